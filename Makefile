@@ -1,0 +1,46 @@
+# Everything happens in .venv and in this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint typecheck bench format clean
+
+help: ## show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "OpenILIAS needs Python 3.11 to 3.13: make PYTHON=/path/to/python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+install: $(READY) ## make .venv and install the project into it
+
+demo: $(READY) ## the whole way on a generated test set, offline: ends with a result and a report
+	$(BIN)/ilias demo --out ilias-demo
+
+test: $(READY) ## lint, types, and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+format: $(READY) ## reformat, mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## benchmarks
+	$(BIN)/python benchmarks/frame.py
+
+clean: ## remove .venv and the demo
+	rm -rf $(VENV) ilias-demo

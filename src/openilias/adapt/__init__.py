@@ -1,0 +1,1 @@
+"""Linear adaptation of descriptors: UJCDS, PCA whitening, learned whitening."""

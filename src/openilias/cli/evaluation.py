@@ -1,0 +1,108 @@
+"""``ilias evaluate`` and ``ilias report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openilias.cli.options import Json, Overwrite, emit, say, table
+from openilias.core.protocol import Compat
+
+if TYPE_CHECKING:
+    from openilias.evaluate.evaluation import Evaluation, Group
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(epilog="Example: ilias evaluate runs/r18/ranking --benchmark my-ilias --out runs/r18/evaluation")(
+        evaluate
+    )
+    app.command(epilog="Example: ilias report runs/r18 --out report")(report)
+
+
+def evaluate(
+    ranking: Annotated[Path, typer.Argument(help="Ranking folder, similarities.json or .pkl.")],
+    benchmark: Annotated[Path, typer.Option(help="Folder in the ILIAS layout.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; nothing is written by default.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Cut; the depth of the search by default.")] = None,
+    compat: Annotated[Compat | None, typer.Option(help="`official` repeats the official code's quirks.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Queries without a result count as zero.")
+    ] = False,
+    export_json: Annotated[Path | None, typer.Option(help="Write the official similarities.json too.")] = None,
+    export_pickle: Annotated[Path | None, typer.Option(help="Write the official .pkl too.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Evaluate a ranking: mAP@k, oracle, categories, coverage and clutter groups."""
+    from openilias.data import read_ilias
+    from openilias.evaluate.official import read_official, write_official_json, write_official_pickle
+    from openilias.evaluate.results import as_json, evaluate_to
+    from openilias.search.ranking import read_ranking
+
+    result = evaluate_to(
+        ranking,
+        read_ilias(benchmark),
+        out,
+        k=k,
+        compat=compat,
+        allow_missing=allow_missing,
+        overwrite=overwrite,
+    )
+    show_evaluation(result)
+    if export_json or export_pickle:
+        lists = read_ranking(ranking)[0] if ranking.is_dir() else read_official(ranking)
+        if export_json:
+            write_official_json(lists, export_json)
+        if export_pickle:
+            write_official_pickle(lists, export_pickle)
+    emit(as_json(result), json)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders with ranking and evaluation.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    benchmark: Annotated[Path | None, typer.Option(help="Where the pictures are; as the run says by default.")] = None,
+    gallery: Annotated[int, typer.Option(min=1, help="Queries shown with pictures.")] = 24,
+    json: Json = None,
+) -> None:
+    """Write a static page for each run: protocol, numbers, galleries. Opens without a server."""
+    from openilias.core.errors import OpenIliasError
+    from openilias.experiments.report import report_run
+
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        raise OpenIliasError("Two of the runs have the same name.", fix="Report them one by one.")
+    pages = [
+        report_run(run, out if len(runs) == 1 else out / name, benchmark=benchmark, gallery_queries=gallery)
+        for run, name in zip(runs, names, strict=True)
+    ]
+    for page in pages:
+        say(str(page))
+    emit({"pages": [str(page) for page in pages]}, json)
+
+
+def show_evaluation(result: Evaluation) -> None:
+    """Print an evaluation as short tables."""
+    k = result.protocol.k
+    say(f"mAP@{k}  {100 * result.map:.2f}    oracle  {100 * result.oracle:.2f}    queries  {len(result.queries)}")
+    if result.missing:
+        treated = "left out" if result.protocol.compat == "official" else "counted as zero"
+        say(f"{len(result.missing)} queries are not answered and {treated}")
+    if result.depth < k:
+        say(f"the longest list has {result.depth} images, fewer than k")
+    for title, groups in (
+        ("category", result.categories),
+        ("area coverage", result.coverage),
+        ("clutter segments", result.clutter),
+    ):
+        if groups:
+            say()
+            say(table([title, "mAP", "size", "positives"], [_row(group) for group in groups]))
+
+
+def _row(group: Group) -> list[str]:
+    value = "-" if group.map is None else f"{100 * group.map:.2f}"
+    return [group.name, value, str(group.size), str(group.positives)]

@@ -1,0 +1,122 @@
+"""``ilias extract`` and ``ilias search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openilias.cli.options import (
+    BatchSize,
+    BenchmarkDir,
+    CompatMode,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Overwrite,
+    PoolingName,
+    RandomWeights,
+    Resize,
+    Resolution,
+    Weights,
+    Workers,
+    device_of,
+    emit,
+    protocol_of,
+    say,
+)
+from openilias.core.ids import Partition
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(
+        epilog="Example: ilias extract my-ilias --model resnet18 --partition positives --out runs/r18/positives"
+    )(extract)
+    app.command(
+        epilog="Example: ilias search --queries runs/r18/image_queries --database runs/r18/positives "
+        "--database runs/r18/distractors --out runs/r18/ranking"
+    )(search)
+
+
+def extract(
+    benchmark: BenchmarkDir,
+    model: Model,
+    partition: Annotated[Partition, typer.Option(help="Which part of the benchmark.")],
+    out: Annotated[Path, typer.Option(help="Folder of the descriptor store.")],
+    weights: Weights = None,
+    random_weights: RandomWeights = None,
+    resolution: Resolution = None,
+    resize: Resize = "longest",
+    pooling: PoolingName = None,
+    dtype: Dtype = "float16",
+    compat: CompatMode = "paper",
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="List images that cannot be decoded and go on.")
+    ] = False,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Describe a partition of a benchmark. Killed, it continues when run again."""
+    from openilias.data import read_ilias
+    from openilias.descriptors.extract import extract as extract_store
+    from openilias.models.zoo import find_model, load_model
+
+    protocol = protocol_of(resolution, resize, pooling, dtype, compat)
+    read = read_ilias(benchmark)
+    backbone = load_model(
+        find_model(model), protocol, weights=weights, random_weights=random_weights, device=device_of(device)
+    )
+    store = extract_store(
+        read,
+        backbone,
+        partition,
+        out,
+        batch_size=batch_size,
+        workers=workers,
+        skip_unreadable=skip_unreadable,
+        overwrite=overwrite,
+    )
+    say(f"{out}: {store.rows} descriptors of {backbone.dims} dimensions in {len(store.shards)} shards")
+    for item in store.skipped:
+        say(f"  skipped {item.id}: {item.reason}")
+    emit(
+        {
+            "store": str(out),
+            "rows": store.rows,
+            "dims": backbone.dims,
+            "shards": len(store.shards),
+            "skipped": [{"id": item.id, "reason": item.reason} for item in store.skipped],
+            "fingerprint": store.fingerprint,
+        },
+        json,
+    )
+
+
+def search(
+    queries: Annotated[list[Path], typer.Option(help="Store of queries; may be repeated.")],
+    database: Annotated[list[Path], typer.Option(help="Store of database images; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="Folder of the ranking.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Images per query.")] = 1000,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Search exactly: every query against every database image."""
+    from openilias.descriptors.store import open_store
+    from openilias.search.stores import search_to
+
+    ranking = search_to(
+        [open_store(path) for path in queries],
+        [open_store(path) for path in database],
+        k,
+        out,
+        overwrite=overwrite,
+    )
+    count, depth = ranking.rows.shape
+    say(f"{out}: {count} queries, the best {depth} images of each")
+    emit({"ranking": str(out), "queries": count, "depth": depth}, json)

@@ -1,0 +1,59 @@
+"""The command and its groups; nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from openilias import __version__
+from openilias.cli import build, evaluation, extraction, models, runs
+from openilias.core.errors import OpenIliasError
+
+app = typer.Typer(
+    name="ilias",
+    help="Instance-level image retrieval at scale: describe images, search, evaluate, explain.\n\nTry it: ilias demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"openilias {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+runs.register(app)
+extraction.register(app)
+evaluation.register(app)
+app.add_typer(models.app, name="models")
+app.add_typer(build.app, name="build")
+
+
+def main() -> None:
+    """Run the command; bad input ends with a message on standard error and exit code 2."""
+    try:
+        app()
+    except OpenIliasError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped: run the same command again to continue", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None
+    except OSError as error:
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None

@@ -1,0 +1,81 @@
+"""``ilias demo`` and ``ilias run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openilias.cli.evaluation import show_evaluation
+from openilias.cli.options import BatchSize, Device, Json, Overwrite, Workers, device_of, emit, say, table
+
+if TYPE_CHECKING:
+    from openilias.experiments.run import RunResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(epilog="Example: ilias demo")(demo)
+    app.command(epilog="Example: ilias run experiment.yaml")(run)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("ilias-demo"),
+    objects: Annotated[int, typer.Option(min=3, max=999, help="How many.")] = 50,
+    distractors: Annotated[int, typer.Option(min=10, help="How many.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Everything follows from it.")] = 0,
+    workers: Workers = None,
+    json: Json = None,
+) -> None:
+    """Show the whole way, offline: generate a test set, fit, extract, search, evaluate, report."""
+    from openilias.experiments.demo import run_demo
+
+    result = run_demo(out, objects=objects, distractors=distractors, seed=seed, workers=workers)
+    _show(result)
+    emit(_summary(result), json)
+
+
+def run(
+    experiment: Annotated[Path, typer.Argument(help="An experiment file.", metavar="EXPERIMENT.yaml")],
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Run an experiment; finished steps are kept, a killed run continues where it was."""
+    from openilias.experiments.experiment import read_experiment
+    from openilias.experiments.run import Resources, run_experiment
+
+    experiments = read_experiment(experiment)
+    resources = Resources(device=device_of(device), batch_size=batch_size, workers=workers)
+    results = [run_experiment(single, resources, overwrite=overwrite) for single in experiments]
+    if len(results) == 1:
+        _show(results[0])
+    else:
+        rows = [
+            [r.folder.name, f"{100 * r.evaluation.map:.2f}", f"{100 * r.evaluation.oracle:.2f}", str(r.page)]
+            for r in results
+        ]
+        say(table(["run", "mAP", "oracle", "report"], rows))
+    emit({"runs": [_summary(result) for result in results]}, json)
+
+
+def _show(result: RunResult) -> None:
+    show_evaluation(result.evaluation)
+    say()
+    say(table(["step", "seconds"], [[name, f"{seconds:.1f}"] for name, seconds in result.times.items()]))
+    say()
+    say(f"report: {result.page}")
+
+
+def _summary(result: RunResult) -> dict[str, Any]:
+    from openilias.evaluate.results import as_json
+
+    return {
+        "run": str(result.folder),
+        "report": str(result.page),
+        "seconds": result.times,
+        "evaluation": as_json(result.evaluation),
+    }

@@ -1,0 +1,1 @@
+"""Errors, ids, fingerprints, manifests, atomic files, the protocol and progress. No mathematics, no pixels."""

@@ -1,0 +1,93 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from openilias.core.errors import OpenIliasError
+
+_TEMPORARY = ".partial"
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; rename it to ``target`` only if the block succeeds.
+
+    The data are on disk before the name is. The process id in the temporary name keeps two writers apart.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``target``; it takes the place of ``target`` only if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(target: Path, data: bytes) -> None:
+    """Write ``data`` to ``target`` atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_bytes(target, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(source: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OpenIliasError: the file is missing, not JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(source.read_bytes())
+    except FileNotFoundError:
+        raise OpenIliasError("This file does not exist.", where=source, fix="Check the path.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise OpenIliasError(
+            f"This file is not readable JSON: {error}.", where=source, fix="Make it again or remove it."
+        ) from None
+
+
+def sha256_of(source: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with source.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,216 @@
+"""Describing a partition of a benchmark, shard by shard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.ids import Partition
+from openilias.core.manifests import claim, write_manifest
+from openilias.core.progress import Step, progress
+from openilias.data import Benchmark, Item, SourceShard
+from openilias.descriptors.store import (
+    KIND,
+    MANIFEST,
+    DescriptorStore,
+    Skipped,
+    open_store,
+    read_marker,
+    write_shard,
+)
+from openilias.images.decode import UnreadableImageError, decode
+from openilias.models.backbone import Backbone, Floats
+
+ALGORITHM_VERSION = 1
+_PREPARED_BATCHES = 8
+
+
+def extract(
+    benchmark: Benchmark,
+    backbone: Backbone,
+    partition: Partition,
+    out: Path,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    overwrite: bool = False,
+) -> DescriptorStore:
+    """Describe a partition into a store; finished shards are kept, so a killed run continues.
+
+    Args:
+        benchmark: what to describe.
+        backbone: with what, bound to its protocol.
+        partition: which part.
+        out: folder of the store.
+        batch_size: images per forward pass; images of one shape go together.
+        workers: threads that decode and prepare; all cores by default.
+        skip_unreadable: list images that cannot be decoded in the marker and go on, instead of stopping.
+        overwrite: replace a store made from something else.
+
+    Raises:
+        OpenIliasError: nothing to describe, an unreadable image, an output in the way, or a model that fails.
+    """
+    shards = benchmark.shards(partition)
+    if not shards:
+        raise OpenIliasError(f"This benchmark has no {partition}.", where=benchmark.root, fix="Complete it.")
+    made_from = description_of(benchmark, backbone) | {
+        "partition": partition,
+        "skip_unreadable": skip_unreadable,
+    }
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite)
+    if state == "new":
+        out.mkdir(parents=True, exist_ok=True)
+        write_manifest(
+            out / MANIFEST,
+            kind=KIND,
+            made_from=made_from,
+            dims=backbone.dims,
+            sources=[s.name for s in shards],
+        )
+    left = [(number, shard) for number, shard in enumerate(shards) if read_marker(out, number) is None]
+    if left:
+        try:
+            _describe(left, backbone, out, batch_size, workers or os.cpu_count() or 1, skip_unreadable)
+        except BaseException:
+            if state == "new" and len(left) == len(shards) and read_marker(out, 0) is None:
+                shutil.rmtree(out)  # nothing is finished yet, so nothing is worth keeping
+            raise
+    return open_store(out)
+
+
+def _describe(
+    shards: list[tuple[int, SourceShard]],
+    backbone: Backbone,
+    out: Path,
+    batch_size: int,
+    workers: int,
+    skip_unreadable: bool,
+) -> None:
+    partition = shards[0][1].partition
+    total = None if any(shard.tar for _, shard in shards) else sum(len(shard.files) for _, shard in shards)
+    unit = "texts" if partition == "text_queries" else "images"
+    with progress(f"describe {partition}", total=total, unit=unit) as step:
+        for number, shard in shards:
+            ids, descriptors, skipped = _describe_shard(shard, backbone, batch_size, workers, skip_unreadable, step)
+            # Texts are few and kept in full, as the official files have them.
+            dtype = "float32" if partition == "text_queries" else backbone.protocol.dtype
+            write_shard(
+                out,
+                number,
+                source=shard.name,
+                ids=ids,
+                descriptors=descriptors.astype(dtype),
+                skipped=skipped,
+            )
+
+
+def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
+    """Return everything the descriptors depend on, as JSON values."""
+    return {
+        "algorithm_version": ALGORITHM_VERSION,
+        "benchmark": benchmark.fingerprint,
+        "model": backbone.spec.model_dump(mode="json"),
+        "weights": backbone.weights_digest,
+        "protocol": backbone.protocol.description(),
+    }
+
+
+def _describe_shard(
+    shard: SourceShard, backbone: Backbone, batch_size: int, workers: int, skip_unreadable: bool, step: Step
+) -> tuple[list[str], Floats, list[Skipped]]:
+    items = shard.items()
+    if shard.partition == "text_queries":
+        texts = [_text(item) for item in items]
+        step(len(items))
+        return [item.id for item in items], backbone.encode_texts(texts), []
+    upright = shard.tar is None or backbone.protocol.compat == "paper"
+    out = np.zeros((len(items), backbone.dims), np.float32)
+    skipped: dict[int, Skipped] = {}
+    prepared = _prepared(items, backbone, workers, upright, most=_PREPARED_BATCHES * batch_size)
+    for places, batch in _batches(prepared, batch_size, skip_unreadable, items, skipped, step):
+        out[places] = backbone.encode_images(batch)
+    kept = [place for place in range(len(items)) if place not in skipped]
+    return [items[place].id for place in kept], out[kept], list(skipped.values())
+
+
+def _text(item: Item) -> str:
+    try:
+        return item.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise OpenIliasError("This text query is not UTF-8.", where=item.path) from None
+
+
+def _prepared(
+    items: list[Item], backbone: Backbone, workers: int, upright: bool, *, most: int
+) -> Iterator[tuple[int, npt.NDArray[Any] | UnreadableImageError]]:
+    """Yield the prepared array of each item in order, at most ``most`` of them ahead."""
+
+    def prepare(item: Item) -> npt.NDArray[Any]:
+        return backbone.prepare(decode(item.read(), where=item.id, upright=upright))
+
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
+        try:
+            for place, item in enumerate(items):
+                ahead.append((place, pool.submit(prepare, item)))
+                if len(ahead) >= most:
+                    yield _result(*ahead.popleft())
+            while ahead:
+                yield _result(*ahead.popleft())
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def _result(place: int, future: Future[npt.NDArray[Any]]) -> tuple[int, npt.NDArray[Any] | UnreadableImageError]:
+    try:
+        return place, future.result()
+    except UnreadableImageError as error:
+        return place, error
+
+
+def _batches(
+    prepared: Iterable[tuple[int, npt.NDArray[Any] | UnreadableImageError]],
+    batch_size: int,
+    skip_unreadable: bool,
+    items: list[Item],
+    skipped: dict[int, Skipped],
+    step: Step,
+) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
+    """Gather arrays of one shape into batches; which go together depends on the source order alone."""
+    waiting: dict[tuple[int, ...], list[tuple[int, npt.NDArray[Any]]]] = {}
+    held = 0
+
+    def flush(shape: tuple[int, ...]) -> tuple[list[int], npt.NDArray[Any]]:
+        nonlocal held
+        group = waiting.pop(shape)
+        held -= len(group)
+        step(len(group))
+        return [place for place, _ in group], np.stack([array for _, array in group])
+
+    for place, array in prepared:
+        if isinstance(array, UnreadableImageError):
+            if not skip_unreadable:
+                raise array
+            skipped[place] = Skipped(items[place].id, array.what)
+            step()
+            continue
+        group = waiting.setdefault(array.shape, [])
+        group.append((place, array))
+        held += 1
+        if len(group) == batch_size:
+            yield flush(array.shape)
+        elif held >= _PREPARED_BATCHES * batch_size:
+            yield flush(max(waiting, key=lambda shape: len(waiting[shape])))
+    for shape in list(waiting):
+        yield flush(shape)

@@ -1,0 +1,1 @@
+"""AP@k, oracle, groups; official result files in and out."""

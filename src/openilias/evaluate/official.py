@@ -1,0 +1,176 @@
+"""Official result files: ``similarities.json`` and ``.pkl``, in and out."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.files import atomic_path, read_json
+from openilias.core.ids import is_distractor
+from openilias.search.ranking import ABSENT, Ranking
+
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.dtypes", "StrDType"),
+    ("numpy.dtypes", "Float32DType"),
+    ("numpy.dtypes", "Float64DType"),
+    ("numpy.dtypes", "Int64DType"),
+    ("_codecs", "encode"),
+}
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Knows NumPy arrays and plain containers, and nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is not an array")
+        return super().find_class(module, name)
+
+
+def read_official(path: Path) -> Ranking:
+    """Read ``similarities.json`` (``{query: {db id: similarity}}``) or a pickle with ``query_ids``, ``db_ids``,
+    ``sims`` and ``ranks``.
+
+    Lists are sorted by falling similarity; equal ones go positives first, by id, then as the file has them.
+
+    Raises:
+        OpenIliasError: unreadable, malformed, of unequal lengths, or with duplicated ids.
+    """
+    return _from_pickle(path) if path.suffix in (".pkl", ".pickle") else _from_json(path)
+
+
+def _from_json(path: Path) -> Ranking:
+    try:
+        value = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _no_duplicates(pairs, path))
+    except (OSError, ValueError, RecursionError):
+        value = read_json(path)
+    if not isinstance(value, dict) or not all(isinstance(found, dict) for found in value.values()):
+        raise OpenIliasError("Expected {query: {database id: similarity}}.", where=path)
+    return _ranking(value, path)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise OpenIliasError(f"The id {twice!r} stands twice.", where=path, fix="Keep one of them.")
+    return found
+
+
+def _from_pickle(path: Path) -> Ranking:
+    value = _unpickle(path)
+    try:
+        queries = [str(item) for item in value["query_ids"]]
+        images = np.asarray([str(item) for item in value["db_ids"]], object)
+        sims, ranks = np.asarray(value["sims"], np.float32), np.asarray(value["ranks"])
+        if ranks.dtype.kind not in "iu":
+            raise ValueError("ranks are not integers")
+        ranks = ranks.astype(np.int64)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise OpenIliasError(
+            f"Expected query_ids, db_ids, sims and ranks: {type(error).__name__} {error}.", where=path
+        ) from None
+    if sims.ndim != 2 or sims.shape != ranks.shape or len(sims) != len(queries):
+        raise OpenIliasError(
+            f"{len(queries)} queries, sims {sims.shape}, ranks {ranks.shape} do not belong together.",
+            where=path,
+        )
+    if ((ranks < 0) | (ranks >= len(images))).any():
+        raise OpenIliasError(
+            "Some ranks point outside db_ids (the official search writes -1 where k exceeds the database).",
+            where=path,
+            fix="Search again with a k that is not larger than the database.",
+        )
+    if len(set(queries)) < len(queries) or len(set(images)) < len(images):
+        raise OpenIliasError("query_ids or db_ids have duplicates.", where=path)
+    lists = {}
+    for query, places, values in zip(queries, ranks, sims, strict=True):
+        if len(set(places.tolist())) < len(places):
+            raise OpenIliasError(f"The list of {query} has an image twice.", where=path)
+        lists[query] = dict(zip(images[places].tolist(), values.tolist(), strict=True))
+    return _ranking(lists, path)
+
+
+def _unpickle(path: Path) -> Any:
+    def load(handle: BinaryIO) -> Any:
+        return _RestrictedUnpickler(handle).load()
+
+    try:
+        with path.open("rb") as handle:
+            return load(handle)
+    except FileNotFoundError:
+        raise OpenIliasError("This file does not exist.", where=path, fix="Check the path.") from None
+    except Exception as error:  # a hostile pickle may raise anything while it is taken apart
+        raise OpenIliasError(
+            f"This pickle is refused or broken: {error}.",
+            where=path,
+            fix="Only arrays and plain containers are read.",
+        ) from None
+
+
+def _ranking(lists: Mapping[str, Mapping[str, Any]], path: Path) -> Ranking:
+    # Positives by id first, distractors after in the order in which the file names them.
+    names = dict.fromkeys(item for found in lists.values() for item in found)
+    positives = sorted(item for item in names if not is_distractor(item))
+    db_ids = tuple(positives + [item for item in names if is_distractor(item)])
+    place = {item: row for row, item in enumerate(db_ids)}
+    width = max((len(found) for found in lists.values()), default=0)
+    rows = np.full((len(lists), width), ABSENT, np.int64)
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    for line, (query, found) in enumerate(lists.items()):
+        values = list(found.values())
+        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            raise OpenIliasError(f"A similarity of {query} is not a number.", where=path)
+        row = np.array([place[item] for item in found], np.int64)
+        try:
+            score = np.array(values, np.float32)
+        except OverflowError:
+            raise OpenIliasError(f"A similarity of {query} is out of range.", where=path) from None
+        if not np.isfinite(score).all():
+            raise OpenIliasError(f"A similarity of {query} is not finite.", where=path)
+        order = np.lexsort((row, -score))
+        rows[line, : len(row)], scores[line, : len(row)] = row[order], score[order]
+    return Ranking(tuple(lists), db_ids, rows, scores)
+
+
+def write_official_json(ranking: Ranking, path: Path) -> None:
+    """Write ``{query: {db id: similarity}}``, best first."""
+    value = {
+        query: {item: float(score) for item, score in zip(ranking.ids_of(line), ranking.scores[line], strict=False)}
+        for line, query in enumerate(ranking.query_ids)
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_official_pickle(ranking: Ranking, path: Path) -> None:
+    """Write the official pickle.
+
+    Raises:
+        OpenIliasError: the lists differ in length, which that format cannot say.
+    """
+    if (ranking.rows == ABSENT).any():
+        raise OpenIliasError("Lists of different length do not fit the official pickle.", fix="Write JSON instead.")
+    value = {
+        "query_ids": list(ranking.query_ids),
+        "db_ids": list(ranking.db_ids),
+        "sims": np.array(ranking.scores),
+        "ranks": np.array(ranking.rows),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(pickle.dumps(value, protocol=4))

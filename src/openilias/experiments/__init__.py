@@ -1,0 +1,1 @@
+"""EXPERIMENT.yaml -> all the steps, with fingerprints and resume; and the demo."""

@@ -1,0 +1,149 @@
+"""The experiment file."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.ids import Partition
+from openilias.core.protocol import Protocol
+from openilias.models.sift_vlad import SiftVladSettings
+
+
+class FitStep(SiftVladSettings):
+    """Fit ``sift_vlad`` on a partition of the benchmark before anything else."""
+
+    partition: Partition = "distractors"
+
+    def settings(self) -> SiftVladSettings:
+        """Return the settings without the partition."""
+        return SiftVladSettings.model_validate(self.model_dump(exclude={"partition"}))
+
+
+class SearchStep(BaseModel):
+    """How many images are retrieved; the ``k`` of the protocol by default, and never fewer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int | None = Field(default=None, ge=1)
+
+
+class Experiment(BaseModel):
+    """One run, or, with ``matrix``, one for every combination of the listed values.
+
+    Attributes:
+        benchmark: folder in the ILIAS layout.
+        model: name.
+        weights: local file, instead of the published weights.
+        random_weights: seed, for no weights at all.
+        fit: fit ``sift_vlad`` first; excludes ``weights``.
+        queries: of which kind.
+        protocol: all that the numbers depend on.
+        search: how deep.
+        allow_missing: count queries without a result as zero.
+        skip_unreadable: list images that cannot be decoded and go on.
+        out: folder of the run.
+        matrix: dotted field -> values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: Path
+    model: str
+    weights: Path | None = None
+    random_weights: int | None = None
+    fit: FitStep | None = None
+    queries: Literal["image", "text", "both"] = "image"
+    protocol: Protocol = Protocol()
+    search: SearchStep = SearchStep()
+    allow_missing: bool = False
+    skip_unreadable: bool = False
+    out: Path
+    matrix: dict[str, list[Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Experiment:
+        given = [name for name in ("weights", "random_weights", "fit") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"only one of {' and '.join(given)} can be given")
+        if self.fit is not None and self.model != "sift_vlad" and "model" not in self.matrix:
+            raise ValueError("only the model sift_vlad is fitted")
+        if self.search.k is not None and self.search.k < self.protocol.k:
+            raise ValueError("search.k must not be smaller than protocol.k")
+        return self
+
+    @property
+    def depth(self) -> int:
+        """How many images are retrieved per query."""
+        return self.search.k or self.protocol.k
+
+
+def read_experiment(path: Path) -> list[Experiment]:
+    """Read an experiment file and multiply its matrix out.
+
+    Paths in the file are relative to its folder. With a matrix each run goes to a folder of its own in ``out``,
+    named after its values.
+
+    Raises:
+        OpenIliasError: not YAML, an unknown key, or a value out of range; all of them are named.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise OpenIliasError(f"This experiment file cannot be read: {error}.", where=path) from None
+    if not isinstance(value, dict):
+        raise OpenIliasError("An experiment file is a list of 'key: value' lines.", where=path, fix="See the README.")
+    return [_anchored(experiment, path.resolve().parent) for experiment in _expand(value, path)]
+
+
+def _expand(value: dict[str, Any], path: Path) -> list[Experiment]:
+    whole = _validated(value, path)
+    if not whole.matrix:
+        return [whole]
+    empty = [key for key, values in whole.matrix.items() if not values]
+    if empty:
+        raise OpenIliasError(f"The matrix lists no values of {', '.join(empty)}.", where=path)
+    runs = []
+    for values in itertools.product(*whole.matrix.values()):
+        single = {key: inner for key, inner in value.items() if key != "matrix"}
+        for key, chosen in zip(whole.matrix, values, strict=True):
+            single = _with(single, key.split("."), chosen)
+        label = ",".join(f"{key}={chosen}" for key, chosen in zip(whole.matrix, values, strict=True))
+        single["out"] = str(Path(value["out"]) / label.replace("/", "_"))
+        runs.append(_validated(single, path))
+    return runs
+
+
+def _with(value: dict[str, Any], keys: list[str], chosen: Any) -> dict[str, Any]:
+    if len(keys) == 1:
+        return value | {keys[0]: chosen}
+    return value | {keys[0]: _with(value.get(keys[0]) or {}, keys[1:], chosen)}
+
+
+def _validated(value: dict[str, Any], path: Path) -> Experiment:
+    try:
+        return Experiment.model_validate(value)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc']) or 'experiment'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise OpenIliasError(
+            "This experiment is not valid:\n    " + "\n    ".join(problems),
+            where=path,
+            fix="Correct the file.",
+        ) from None
+
+
+def _anchored(experiment: Experiment, folder: Path) -> Experiment:
+    paths = {
+        name: folder / path
+        for name in ("benchmark", "weights", "out")
+        if (path := getattr(experiment, name)) is not None
+    }
+    return experiment.model_copy(update=paths)

@@ -1,0 +1,66 @@
+"""From a run folder to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.files import read_json
+from openilias.data import read_ilias
+from openilias.evaluate.results import read_evaluation
+from openilias.report.html import ReportInput, write_report
+from openilias.search.ranking import read_ranking
+
+
+def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_queries: int = 24) -> Path:
+    """Write the report of a run and return its page.
+
+    Args:
+        run: a folder with ``ranking`` and ``evaluation``.
+        out: folder of the report; replaced if it is there.
+        benchmark: where the pictures are; as ``run.json`` says by default.
+        gallery_queries: how many queries are shown with pictures.
+
+    Raises:
+        OpenIliasError: the run is not complete, its parts do not belong together, or ``out`` is in the way.
+    """
+    ranking, ranking_manifest = read_ranking(run / "ranking")
+    evaluation, evaluation_manifest = read_evaluation(run / "evaluation")
+    if evaluation_manifest["made_from"].get("ranking") != ranking_manifest["fingerprint"]:
+        raise OpenIliasError(
+            "This evaluation is not of this ranking.",
+            where=run,
+            fix="Evaluate the ranking again with --overwrite.",
+        )
+    about: dict[str, Any] = read_json(run / "run.json") if (run / "run.json").exists() else {}
+    if benchmark is None:
+        if "benchmark" not in about:
+            raise OpenIliasError("This run does not say where its benchmark is.", where=run, fix="Give --benchmark.")
+        benchmark = Path(about["benchmark"])
+    read = read_ilias(benchmark)
+    if read.fingerprint != ranking_manifest["made_from"]["benchmark"]:
+        raise OpenIliasError(
+            "The benchmark is not the one that was searched, or it has changed.",
+            where=benchmark,
+            fix="Run again.",
+        )
+    if out.exists() and not (out / "index.html").exists() and any(out.iterdir()):
+        raise OpenIliasError("The output folder exists and is not a report.", where=out, fix="Give another --out.")
+    origin = ranking_manifest["made_from"]["origin"]
+    model = {key: value for key, value in origin["model"].items() if value not in (None, {}, False)}
+    skipped = ranking_manifest.get("skipped", [])
+    return write_report(
+        ReportInput(
+            title=f"{model['name']} on {benchmark.name}",
+            benchmark=read,
+            ranking=ranking,
+            evaluation=evaluation,
+            model=model | {"dims": ranking_manifest.get("dims"), "weights digest": origin["weights"][:16]},
+            database_size=ranking_manifest.get("database_size"),
+            notes=tuple(f"Skipped {entry['id']}: {entry['reason']}" for entry in skipped),
+            times=about.get("times", {}),
+        ),
+        out,
+        gallery_queries=gallery_queries,
+    )

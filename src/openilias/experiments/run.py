@@ -1,0 +1,157 @@
+"""Running an experiment: every step is kept, and done again only if what it is made from has changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from openilias.core.files import read_json
+from openilias.core.ids import DATABASE_PARTITIONS, Partition
+from openilias.core.manifests import read_manifest, write_manifest
+from openilias.data import Benchmark, read_ilias
+from openilias.descriptors.extract import description_of, extract
+from openilias.descriptors.store import DescriptorStore
+from openilias.evaluate.evaluation import Evaluation
+from openilias.evaluate.results import evaluate_to
+from openilias.experiments.experiment import Experiment
+from openilias.experiments.report import report_run
+from openilias.models.backbone import Backbone
+from openilias.models.fit import fit
+from openilias.models.zoo import find_model, load_model
+from openilias.search.stores import search_to
+
+KIND = "run"
+_QUERIES: dict[str, tuple[Partition, ...]] = {
+    "image": ("image_queries",),
+    "text": ("text_queries",),
+    "both": ("image_queries", "text_queries"),
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: where it is, its evaluation, the page to open, and the seconds of each step."""
+
+    folder: Path
+    evaluation: Evaluation
+    page: Path
+    times: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use; none of it changes a number."""
+
+    device: str = "cpu"
+    batch_size: int = 32
+    workers: int | None = None
+
+
+def run_experiment(experiment: Experiment, resources: Resources = Resources(), *, overwrite: bool = False) -> RunResult:
+    """Fit (if asked), extract, search, evaluate and report.
+
+    Raises:
+        OpenIliasError: bad input of any step, or a run made from something else is in the way.
+    """
+    folder = experiment.out
+    clock = _Clock(folder)
+    benchmark = read_ilias(experiment.benchmark)
+    backbone = _load(experiment, benchmark, resources, clock, overwrite=overwrite)
+    partitions = [p for p in DATABASE_PARTITIONS if benchmark.shards(p)]
+
+    def describe(partition: Partition) -> DescriptorStore:
+        return clock.time(
+            f"extract {partition}",
+            lambda: extract(
+                benchmark,
+                backbone,
+                partition,
+                folder / partition,
+                batch_size=resources.batch_size,
+                workers=resources.workers,
+                skip_unreadable=experiment.skip_unreadable,
+                overwrite=overwrite,
+            ),
+        )
+
+    queries = [describe(partition) for partition in _QUERIES[experiment.queries]]
+    database = [describe(partition) for partition in partitions]
+    clock.time(
+        "search",
+        lambda: search_to(queries, database, experiment.depth, folder / "ranking", overwrite=overwrite),
+    )
+    evaluation = clock.time(
+        "evaluate",
+        lambda: evaluate_to(
+            folder / "ranking",
+            benchmark,
+            folder / "evaluation",
+            k=experiment.protocol.k,
+            allow_missing=experiment.allow_missing,
+            overwrite=overwrite,
+        ),
+    )
+    steps: dict[str, str] = {
+        **{str(store.partition): store.fingerprint for store in queries + database},
+        "ranking": read_manifest(folder / "ranking" / "ranking.json", kind="ranking")["fingerprint"],
+        "evaluation": read_manifest(folder / "evaluation" / "evaluation.json", kind="evaluation")["fingerprint"],
+    }
+    write_manifest(
+        folder / "run.json",
+        kind=KIND,
+        made_from=description_of(benchmark, backbone) | {"steps": steps},
+        benchmark=str(experiment.benchmark.resolve()),
+        times=clock.times,
+    )
+    page = clock.time("report", lambda: report_run(folder, folder / "report"))
+    return RunResult(folder, evaluation, page, clock.times)
+
+
+def _load(
+    experiment: Experiment, benchmark: Benchmark, resources: Resources, clock: _Clock, *, overwrite: bool
+) -> Backbone:
+    spec = find_model(experiment.model)
+    weights = experiment.weights
+    if experiment.fit is not None and spec.library == "sift_vlad":
+        step, weights = experiment.fit, experiment.out / "sift_vlad.safetensors"
+        target = weights
+        clock.time(
+            "fit",
+            lambda: fit(
+                benchmark,
+                step.partition,
+                step.settings(),
+                target,
+                workers=resources.workers,
+                overwrite=overwrite,
+            ),
+        )
+    return clock.time(
+        "load",
+        lambda: load_model(
+            spec,
+            experiment.protocol,
+            weights=weights,
+            random_weights=experiment.random_weights,
+            device=resources.device,
+        ),
+    )
+
+
+class _Clock:
+    """Seconds of each step; a step that had nothing to do keeps the time it once took."""
+
+    def __init__(self, folder: Path) -> None:
+        self.times: dict[str, float] = {}
+        before: Any = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+        self._before: dict[str, float] = before.get("times", {}) if isinstance(before, dict) else {}
+
+    def time(self, name: str, work: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        result = work()
+        self.times[name] = max(time.perf_counter() - started, float(self._before.get(name, 0.0)))
+        return result

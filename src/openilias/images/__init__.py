@@ -1,0 +1,1 @@
+"""Decoding, resizing, padding, boxes and tar shards."""

@@ -1,0 +1,69 @@
+"""Object boxes: integers ``x y width height`` in pixels of the upright image, one line per appearance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from openilias.core.errors import OpenIliasError
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the upright image; ``x`` and ``y`` are those of its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def read_boxes(path: Path) -> tuple[Box, ...]:
+    """Read a box file.
+
+    Raises:
+        OpenIliasError: a line is not four integers, or a box has no area or begins outside the image.
+    """
+    boxes = []
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError) as error:
+        raise OpenIliasError(f"This box file cannot be read: {error}.", where=path) from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            x, y, width, height = (int(word) for word in line.split())
+        except ValueError:
+            raise OpenIliasError(
+                f"A box must be four integers 'x y width height', found {line!r}.",
+                where=f"{path}, line {number}",
+            ) from None
+        if width <= 0 or height <= 0 or x < 0 or y < 0:
+            raise OpenIliasError(
+                f"This box has no area or begins outside the image: {line!r}.", where=f"{path}, line {number}"
+            )
+        boxes.append(Box(x, y, width, height))
+    return tuple(boxes)
+
+
+def coverage(boxes: tuple[Box, ...], *, width: int, height: int) -> float:
+    """Return the share of an image that lies inside at least one box, in [0, 1].
+
+    Overlapping boxes count once; what a box has outside the image does not count.
+
+    Args:
+        boxes: the boxes, in pixels.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+    """
+    xs = sorted({min(max(v, 0), width) for b in boxes for v in (b.x, b.x + b.width)})
+    ys = sorted({min(max(v, 0), height) for b in boxes for v in (b.y, b.y + b.height)})
+    covered = np.zeros((max(len(ys) - 1, 0), max(len(xs) - 1, 0)), bool)
+    for b in boxes:
+        rows = slice(*np.searchsorted(ys, np.clip((b.y, b.y + b.height), 0, height)))
+        columns = slice(*np.searchsorted(xs, np.clip((b.x, b.x + b.width), 0, width)))
+        covered[rows, columns] = True
+    area = (covered * np.diff(ys)[:, None] * np.diff(xs)[None, :]).sum() if covered.size else 0
+    return float(area) / (width * height)

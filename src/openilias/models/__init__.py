@@ -1,0 +1,1 @@
+"""Backbones: the records of the zoo, one short adapter per library, pooling, RootSIFT-VLAD, whitening."""

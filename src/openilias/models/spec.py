@@ -1,0 +1,71 @@
+"""The frozen record of a model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from openilias.core.protocol import Pooling, Protocol
+
+Library = Literal["timm", "sift_vlad"]
+Triple = tuple[float, float, float]
+
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+
+
+class ModelSpec(BaseModel):
+    """Everything about a model that can be written down before its weights are there.
+
+    Attributes:
+        name: how users call it.
+        library: the adapter that loads it.
+        architecture: its name in that library.
+        arguments: further arguments of the architecture.
+        projection: keep the head, because it is a projection and not a classifier (CLIP-like models).
+        quick_gelu: its weights were trained with QuickGELU.
+        weights: where they come from: the library's own ``hub``, a local ``file``, or ``fit`` on images.
+        weights_sha256: of the file, where known.
+        train_resolution: in pixels.
+        test: test resolution where it does not follow the rule.
+        mean: of the RGB channels in [0, 1].
+        std: likewise.
+        pooling: how the last map becomes one vector.
+        licence: of the weights.
+        source: where they were published.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    library: Library
+    architecture: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    projection: bool = False
+    quick_gelu: bool = False
+    weights: Literal["hub", "file", "fit"] = "hub"
+    weights_sha256: str | None = None
+    train_resolution: int = 224
+    test: int | None = None
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    pooling: Pooling = "head"
+    licence: str | None = None
+    source: str | None = None
+
+    @property
+    def test_resolution(self) -> int:
+        """The resolution to test at: one step of {384, 512, 724} above training (paper, section 4)."""
+        if self.test is not None:
+            return self.test
+        return 384 if self.train_resolution < 299 else 512 if self.train_resolution < 512 else 724
+
+    def resolve(self, protocol: Protocol) -> Protocol:
+        """Fill in what the protocol leaves to the model."""
+        return protocol.model_copy(
+            update={
+                "resolution": protocol.resolution or self.test_resolution,
+                "pooling": protocol.pooling or self.pooling,
+            }
+        )

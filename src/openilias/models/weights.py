@@ -1,0 +1,87 @@
+"""State dicts: reading files, fitting them into a network, their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from openilias.core.errors import OpenIliasError, first_few
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a ``.safetensors`` or PyTorch file; nothing else in the file is executed.
+
+    Checkpoints that wrap it in ``state_dict``, ``model`` or ``state`` are unwrapped.
+
+    Raises:
+        OpenIliasError: the file is missing or holds no state dict.
+    """
+    if not path.is_file():
+        raise OpenIliasError("There is no such weights file.", where=path, fix="Check --weights.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: dict[str, Tensor] = load_file(path)
+            return loaded
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, Exception) as error:
+        raise OpenIliasError(f"This weights file cannot be read: {error}.", where=path) from None
+    for key in ("state_dict", "model", "state"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise OpenIliasError("This file holds no state dict.", where=path, fix="Save model.state_dict() to it.")
+    return state
+
+
+def fit_state(network: nn.Module, state: dict[str, Tensor], *, where: Path, spare: tuple[str, ...] = ()) -> None:
+    """Load a state dict, leaving nothing out.
+
+    Args:
+        network: the network.
+        state: its weights; a leading ``module.`` is dropped.
+        where: the file, for messages.
+        spare: prefixes that the file may have and the network not (a classifier that was taken off).
+
+    Raises:
+        OpenIliasError: keys are missing or left over, or shapes differ; the first few are named.
+    """
+    state = {
+        name.removeprefix("module."): value.float() if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+    own = network.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    over = [n for n in state if n not in own and not n.startswith(tuple(f"{prefix}." for prefix in spare))]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    complaints = [
+        f"{len(found)} {what}: {first_few(found)}"
+        for what, found in (("missing", missing), ("left over", over), ("of another shape", shapes))
+        if found
+    ]
+    if complaints:
+        raise OpenIliasError(
+            "These weights do not fit the architecture: " + "; ".join(complaints) + ".",
+            where=where,
+            fix="Give the file that belongs to this model.",
+        )
+    network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+
+
+def digest_state(state: dict[str, Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of a state dict, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

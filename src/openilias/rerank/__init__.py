@@ -1,0 +1,1 @@
+"""Re-ranking: query expansion, ensembles, Chamfer similarity, spatial verification, AMES."""

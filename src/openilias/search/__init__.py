@@ -1,0 +1,1 @@
+"""Exact top-k over stores, and the ranking as a value."""

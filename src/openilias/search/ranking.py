@@ -1,0 +1,154 @@
+"""The ranking: for every query the database images, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import atomic_path
+from openilias.core.manifests import read_manifest, write_manifest
+
+KIND = "ranking"
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Validated and immutable.
+
+    Attributes:
+        query_ids: Q of them, all different.
+        db_ids: the database ids that occur.
+        rows: (Q, k) int64, indices into ``db_ids``, best first; :data:`ABSENT` pads short lists at their end.
+        scores: (Q, k) float32, not rising along a row; -inf where padded.
+
+    Raises:
+        OpenIliasError: on construction, if any of this does not hold.
+    """
+
+    query_ids: tuple[str, ...]
+    db_ids: tuple[str, ...]
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        queries, width = len(self.query_ids), self.rows.shape[1] if self.rows.ndim == 2 else 0
+        if self.rows.shape != (queries, width) or self.scores.shape != self.rows.shape:
+            raise OpenIliasError(
+                f"A ranking of {queries} queries has rows {self.rows.shape} and scores {self.scores.shape}."
+            )
+        for name, ids in (("query", self.query_ids), ("database", self.db_ids)):
+            if len(set(ids)) < len(ids):
+                raise OpenIliasError(f"A {name} id stands twice in this ranking: {first_few(_twice(ids))}.")
+        present = self.rows != ABSENT
+        if ((self.rows < ABSENT) | (self.rows >= len(self.db_ids))).any():
+            raise OpenIliasError("A ranking points outside its table of ids.")
+        if (present[:, 1:] & ~present[:, :-1]).any():
+            raise OpenIliasError("A ranking has gaps within a list.")
+        if not np.isfinite(self.scores[present]).all():
+            self._complain("has a score that is not finite", ~np.isfinite(self.scores) & present)
+        with np.errstate(invalid="ignore"):
+            rising = (self.scores[:, 1:] > self.scores[:, :-1]) & present[:, 1:]
+        if rising.any():
+            self._complain("is not sorted by falling score", rising)
+        ordered = np.sort(self.rows, axis=1)
+        twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != ABSENT)
+        if twice.any():
+            self._complain("lists a database image twice", twice)
+        self.rows.setflags(write=False)
+        self.scores.setflags(write=False)
+
+    def _complain(self, what: str, where: npt.NDArray[np.bool_]) -> None:
+        bad = [self.query_ids[row] for row in np.flatnonzero(where.any(axis=1))]
+        raise OpenIliasError(f"The list of a query {what}: {first_few(bad)}.", fix="Make the ranking again.")
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(Q,) how many images each list has."""
+        return np.asarray((self.rows != ABSENT).sum(axis=1), np.int64)
+
+    def ids_of(self, query: int) -> list[str]:
+        """Return the database ids of one query, best first."""
+        return [self.db_ids[row] for row in self.rows[query] if row != ABSENT]
+
+    def cut(self, k: int) -> Ranking:
+        """Return the first k columns."""
+        return Ranking(self.query_ids, self.db_ids, self.rows[:, :k].copy(), self.scores[:, :k].copy())
+
+
+def _twice(ids: Sequence[str]) -> list[str]:
+    seen: set[str] = set()
+    return sorted({item for item in ids if item in seen or seen.add(item)})  # type: ignore[func-returns-value]
+
+
+def write_ranking(ranking: Ranking, folder: Path, *, made_from: dict[str, Any], **information: Any) -> None:
+    """Write ``ranking.parquet`` and then, as the sign that it is whole, ``ranking.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lengths = ranking.lengths
+    present = ranking.rows != ABSENT
+    queries = pa.DictionaryArray.from_arrays(
+        pa.array(np.repeat(np.arange(len(lengths)), lengths), pa.int32()),
+        pa.array(ranking.query_ids, pa.string()),
+    )
+    images = pa.DictionaryArray.from_arrays(
+        pa.array(ranking.rows[present], pa.int32()), pa.array(ranking.db_ids, pa.string())
+    )
+    ranks = np.concatenate([np.arange(1, n + 1) for n in lengths]) if len(lengths) else np.zeros(0, int)
+    table = pa.table(
+        {
+            "query_id": queries,
+            "rank": pa.array(ranks, pa.int32()),
+            "db_id": images,
+            "score": pa.array(ranking.scores[present], pa.float32()),
+        }
+    )
+    with atomic_path(folder / "ranking.parquet") as temporary:
+        pq.write_table(table, temporary)
+    write_manifest(
+        folder / "ranking.json",
+        kind=KIND,
+        made_from=made_from,
+        query_ids=list(ranking.query_ids),
+        depth=int(ranking.rows.shape[1]),
+        **information,
+    )
+
+
+def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
+    """Read a ranking folder; return the ranking and its manifest.
+
+    Raises:
+        OpenIliasError: it is not one, not whole, or not valid.
+    """
+    manifest = read_manifest(folder / "ranking.json", kind=KIND)
+    path = folder / "ranking.parquet"
+    try:
+        table = pq.read_table(path, columns=["query_id", "rank", "db_id", "score"])
+        query_ids = tuple(manifest["query_ids"])
+        names = table["query_id"].cast(pa.string()).to_pylist()
+        images = table["db_id"].combine_chunks().dictionary_encode()
+        if isinstance(images, pa.ChunkedArray):
+            images = images.combine_chunks()
+        codes = images.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        db_ids = tuple(images.dictionary.cast(pa.string()).to_pylist())
+        ranks, scores = table["rank"].to_numpy(), table["score"].to_numpy()
+        place = {name: row for row, name in enumerate(query_ids)}
+        lines = np.array([place[name] for name in names], np.int64)
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise OpenIliasError(f"This ranking cannot be read: {error}.", where=path, fix="Make it again.") from None
+    width = int(ranks.max(initial=0))
+    rows = np.full((len(query_ids), width), ABSENT, np.int64)
+    values = np.full(rows.shape, -np.inf, np.float32)
+    rows[lines, ranks - 1] = codes
+    values[lines, ranks - 1] = scores
+    if (rows != ABSENT).sum() != len(codes):
+        raise OpenIliasError("Two lines of this ranking have the same query and rank.", where=path)
+    return Ranking(query_ids, db_ids, rows, values), manifest

@@ -1,0 +1,157 @@
+"""Searching descriptor stores: what belongs together, in which order, and the ranking that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.fingerprints import differences, fingerprint_lines
+from openilias.core.ids import PARTITIONS
+from openilias.core.manifests import claim
+from openilias.core.progress import progress
+from openilias.descriptors.store import DescriptorStore, StoreShard
+from openilias.search.exact import topk
+from openilias.search.ranking import KIND, Ranking, read_ranking, write_ranking
+
+ALGORITHM_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Database:
+    """The shards of all database stores in canonical order: by partition, then by name of the source."""
+
+    shards: tuple[StoreShard, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many images there are."""
+        return sum(shard.rows for shard in self.shards)
+
+    def ids_at(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Return the ids of ascending canonical rows; only shards that hold one are read."""
+        found: list[str] = []
+        start = 0
+        for shard in self.shards:
+            inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + shard.rows)] - start
+            if len(inside):
+                ids = shard.ids()
+                found += [ids[row] for row in inside]
+            start += shard.rows
+        return found
+
+
+def database_of(stores: list[DescriptorStore]) -> Database:
+    """Put the shards of stores into canonical order, whatever the order of the stores.
+
+    Raises:
+        OpenIliasError: one shard is there twice.
+    """
+    keyed = [((PARTITIONS.index(store.partition), shard.source), shard) for store in stores for shard in store.shards]
+    keyed.sort(key=lambda pair: pair[0])
+    for (first, _), (second, shard) in pairwise(keyed):
+        if first == second:
+            raise OpenIliasError(
+                f"The shard {shard.source} is in two of the stores.",
+                where=shard.folder,
+                fix="Give each store once.",
+            )
+    return Database(tuple(shard for _, shard in keyed))
+
+
+def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: int) -> Ranking:
+    """Search query stores in database stores, exactly.
+
+    Args:
+        queries: stores of queries; their ids must differ.
+        database: stores of database images.
+        k: how many images per query; all, if there are fewer.
+
+    Raises:
+        OpenIliasError: the stores were not made by the same model, weights, protocol and benchmark.
+    """
+    check_same_origin(queries + database)
+    base = database_of(database)
+    query_shards = [shard for store in queries for shard in store.shards]
+    asked = np.concatenate([shard.descriptors() for shard in query_shards])
+    query_ids = [item for shard in query_shards for item in shard.ids()]
+    with progress("search", total=base.rows, unit="descriptors") as step:
+
+        def blocks() -> Iterator[npt.NDArray[np.floating]]:
+            for shard in base.shards:
+                yield shard.descriptors()
+                step(shard.rows)
+
+        rows, scores = topk(asked, blocks(), k)
+    occurring, places = np.unique(rows, return_inverse=True)
+    return Ranking(tuple(query_ids), tuple(base.ids_at(occurring)), places.reshape(rows.shape).astype(np.int64), scores)
+
+
+def check_same_origin(stores: list[DescriptorStore]) -> None:
+    """Refuse stores whose descriptors cannot be compared.
+
+    Raises:
+        OpenIliasError: naming the first pair that differs, and in what.
+    """
+    first = stores[0]
+    for other in stores[1:]:
+        changed = differences(_comparable(first), _comparable(other))
+        if changed:
+            raise OpenIliasError(
+                f"{first.folder} and {other.folder} were not made alike:\n    " + "\n    ".join(changed[:12]),
+                fix="Extract both with the same model, weights, protocol and benchmark.",
+            )
+
+
+def _comparable(store: DescriptorStore) -> dict[str, Any]:
+    origin = store.origin()
+    origin.pop("skip_unreadable", None)
+    return origin
+
+
+def search_to(
+    queries: list[DescriptorStore],
+    database: list[DescriptorStore],
+    k: int,
+    out: Path,
+    *,
+    overwrite: bool = False,
+) -> Ranking:
+    """Search and write the ranking folder; does nothing if it was made from the same stores.
+
+    Raises:
+        OpenIliasError: as :func:`search`, or ``out`` is in the way.
+    """
+    check_same_origin(queries + database)
+    origin = _comparable(queries[0])
+    made_from = {
+        "algorithm_version": ALGORITHM_VERSION,
+        "benchmark": origin["benchmark"],
+        "origin": origin,
+        "queries": sorted(_state(store) for store in queries),
+        "database": sorted(_state(store) for store in database),
+        "k": k,
+    }
+    if claim(out, "ranking.json", kind=KIND, made_from=made_from, overwrite=overwrite) == "same":
+        return read_ranking(out)[0]
+    ranking = search(queries, database, k)
+    write_ranking(
+        ranking,
+        out,
+        made_from=made_from,
+        dims=queries[0].manifest.get("dims"),
+        database_size=sum(store.rows for store in database),
+        skipped=[{"id": item.id, "reason": item.reason} for store in queries + database for item in store.skipped],
+    )
+    return ranking
+
+
+def _state(store: DescriptorStore) -> str:
+    """Return what identifies the content of a store: what it was made from, and its shards."""
+    return f"{store.partition} {store.fingerprint} {fingerprint_lines(shard.sha256 for shard in store.shards)}"

@@ -1,0 +1,1 @@
+"""The result browser and search service; beside ``experiments``."""

@@ -1,0 +1,74 @@
+"""Fixtures: a tiny generated benchmark, the command line in process, real photographs where there are some."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from openilias.build.synth import SynthSettings, build_synth
+from openilias.cli import main
+from openilias.data import Benchmark, read_ilias
+
+TINY = SynthSettings(objects=4, distractors=14, size=160, shard=8, positives=(2, 3))
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated benchmark of 4 objects and 14 distractors in two tars; do not change it."""
+    root = tmp_path_factory.mktemp("benchmarks") / "tiny"
+    build_synth(root, TINY, workers=1)
+    return root
+
+
+@pytest.fixture
+def tiny(tiny_root: Path) -> Benchmark:
+    return read_ilias(tiny_root)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ilias(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run ``ilias ARGUMENTS`` in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ilias", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        pytest.skip(f"set {variable} to run this")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """Real photographs in the ILIAS layout."""
+    return _folder("OPENILIAS_TEST_PHOTOS")
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Real pretrained backbones."""
+    return _folder("OPENILIAS_TEST_WEIGHTS")
