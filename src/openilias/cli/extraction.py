@@ -54,7 +54,7 @@ def extract(
     dtype: Dtype = "float16",
     compat: CompatMode = "paper",
     device: Device = "cpu",
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     workers: Workers = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="List images that cannot be decoded and go on.")

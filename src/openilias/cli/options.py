@@ -23,7 +23,7 @@ PoolingName = Annotated[Pooling | None, typer.Option(help="The model's own by de
 CompatMode = Annotated[Compat, typer.Option(help="`official` repeats the quirks of the official code.")]
 Dtype = Annotated[str, typer.Option(help="Of the stored descriptors: float16 or float32.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; by default 4 on cpu, else 32.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made from something else.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]

@@ -39,7 +39,7 @@ def demo(
 def run(
     experiment: Annotated[Path, typer.Argument(help="An experiment file.", metavar="EXPERIMENT.yaml")],
     device: Device = "cpu",
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     json: Json = None,

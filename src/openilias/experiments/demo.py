@@ -27,7 +27,7 @@ def run_demo(
         benchmark=out / "benchmark",
         model="sift_vlad",
         # The pictures are small and clean: a lower resolution than for photographs keeps the demo short.
-        fit=FitStep(resolution=384, words=64, seed=seed),
+        fit=FitStep(resolution=384, words=64, word_images=150, seed=seed),
         out=out / "run",
     )
     return run_experiment(experiment, Resources(workers=workers))

@@ -47,7 +47,7 @@ class Resources:
     """What a run may use; none of it changes a number."""
 
     device: str = "cpu"
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int | None = None
 
 

@@ -48,7 +48,9 @@ def index_tar(path: Path) -> list[TarMember]:
                 members.append(TarMember(key, info.offset_data, info.size))
     except (tarfile.TarError, OSError) as error:
         raise OpenIliasError(
-            f"This tar shard cannot be read: {getattr(error, 'strerror', None) or error}.", where=path, fix="Download or rebuild the shard."
+            f"This tar shard cannot be read: {getattr(error, 'strerror', None) or error}.",
+            where=path,
+            fix="Download or rebuild the shard.",
         ) from None
     # tarfile takes a file cut within a header for a shorter tar; a whole one closes with a block of zeros.
     with path.open("rb") as handle:

@@ -23,6 +23,7 @@ class Backbone(ABC):
         spec: its record.
         protocol: with resolution and pooling filled in.
         dims: length of a descriptor.
+        device: where it computes.
         weights_digest: SHA-256 of the weights themselves, whatever file they came in.
     """
 
@@ -30,6 +31,7 @@ class Backbone(ABC):
     protocol: Protocol
     dims: int
     weights_digest: str
+    device: str = "cpu"
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
 from openilias.core.progress import progress
+from openilias.core.threads import one_thread_per_worker
 from openilias.data import Benchmark, Item
 from openilias.images.decode import decode
 from openilias.models.backbone import Floats
@@ -110,7 +111,11 @@ def _grey(item: Item, settings: SiftVladSettings) -> Any:
 
 def _map(function: Callable[[Item], Floats], items: list[Item], label: str, workers: int | None) -> list[Floats]:
     results = []
-    with progress(label, total=len(items), unit="images") as step, ThreadPoolExecutor(workers) as pool:
+    with (
+        progress(label, total=len(items), unit="images") as step,
+        one_thread_per_worker(),
+        ThreadPoolExecutor(workers) as pool,
+    ):
         try:
             for result in pool.map(function, items):
                 results.append(result)

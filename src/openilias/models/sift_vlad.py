@@ -103,7 +103,9 @@ def vlad(descriptors: Floats, words: Floats, *, power: float = 0.5) -> Floats:
     sums = np.zeros(words.shape, np.float32)
     if len(descriptors):
         nearest = ((words**2).sum(axis=1) - 2 * descriptors @ words.T).argmin(axis=1)
-        np.add.at(sums, nearest, descriptors - words[nearest])
+        belongs = np.zeros((len(words), len(descriptors)), np.float32)
+        belongs[nearest, np.arange(len(descriptors))] = 1
+        sums = belongs @ descriptors - belongs.sum(axis=1, keepdims=True) * words
     residuals = normalise(sums).ravel()
     vector = np.sign(residuals) * np.abs(residuals) ** power
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)

@@ -65,7 +65,7 @@ class TimmBackbone(Backbone):
     ) -> None:
         self.spec = spec
         self.protocol = spec.resolve(protocol)
-        self._device = torch.device(device)
+        self.device = device
         network = _build(spec, protocol, pretrained=weights is None and random_weights is None, seed=random_weights)
         if weights is not None:
             config = cast(dict[str, Any], network.pretrained_cfg or {})
@@ -77,7 +77,7 @@ class TimmBackbone(Backbone):
                 spare=(heads,) if isinstance(heads, str) else tuple(heads),
             )
         self.weights_digest = digest_state(network.state_dict())
-        self._network = network.eval().to(self._device)
+        self._network = network.eval().to(self.device)
         self._patch = _patch_of(network)
         self.dims = self._measure()
 
@@ -109,7 +109,7 @@ class TimmBackbone(Backbone):
 
     @torch.inference_mode()
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.to(self._device)
+        images = images.to(self.device)
         if self.protocol.pooling == "head":
             return cast(torch.Tensor, self._network(images)).float()
         maps = cast(Any, self._network).forward_features(images)
