@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.files import made_folder
 from openilias.core.ids import Partition
 from openilias.core.manifests import claim, write_manifest
 from openilias.core.progress import Step, progress
@@ -70,23 +70,19 @@ def extract(
         "skip_unreadable": skip_unreadable,
     }
     state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite)
-    if state == "new":
-        out.mkdir(parents=True, exist_ok=True)
-        write_manifest(
-            out / MANIFEST,
-            kind=KIND,
-            made_from=made_from,
-            dims=backbone.dims,
-            sources=[s.name for s in shards],
-        )
-    left = [(number, shard) for number, shard in enumerate(shards) if read_marker(out, number) is None]
-    if left:
+    with made_folder(out):
+        if state == "new":
+            sources = [shard.name for shard in shards]
+            write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, dims=backbone.dims, sources=sources)
+        left = [(number, shard) for number, shard in enumerate(shards) if read_marker(out, number) is None]
         try:
-            batch = batch_size or (4 if backbone.device == "cpu" else 32)
-            _describe(left, backbone, out, batch, workers or os.cpu_count() or 1, skip_unreadable)
+            if left:
+                batch = batch_size or (4 if backbone.device == "cpu" else 32)
+                _describe(left, backbone, out, batch, workers or os.cpu_count() or 1, skip_unreadable)
         except BaseException:
-            if state == "new" and len(left) == len(shards) and read_marker(out, 0) is None:
-                shutil.rmtree(out)  # nothing is finished yet, so nothing is worth keeping
+            if state == "new" and read_marker(out, 0) is None:
+                for path in out.iterdir():  # nothing is finished yet, so nothing is worth keeping
+                    path.unlink()
             raise
     return open_store(out)
 

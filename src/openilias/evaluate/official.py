@@ -138,7 +138,8 @@ def _ranking(lists: Mapping[str, Mapping[str, Any]], path: Path) -> Ranking:
             raise OpenIliasError(f"A similarity of {query} is not a number.", where=path)
         row = np.array([place[item] for item in found], np.int64)
         try:
-            score = np.array(values, np.float32)
+            with np.errstate(over="ignore"):  # what overflows is not finite, which is refused below
+                score = np.array(values, np.float32)
         except OverflowError:
             raise OpenIliasError(f"A similarity of {query} is out of range.", where=path) from None
         if not np.isfinite(score).all():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openilias.core.files import read_json
+from openilias.core.files import made_folder, read_json
 from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.manifests import read_manifest, write_manifest
 from openilias.data import Benchmark, read_ilias
@@ -57,6 +57,11 @@ def run_experiment(experiment: Experiment, resources: Resources = Resources(), *
     Raises:
         OpenIliasError: bad input of any step, or a run made from something else is in the way.
     """
+    with made_folder(experiment.out):
+        return _run(experiment, resources, overwrite=overwrite)
+
+
+def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> RunResult:
     folder = experiment.out
     clock = _Clock(folder)
     benchmark = read_ilias(experiment.benchmark)

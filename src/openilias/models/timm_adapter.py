@@ -29,12 +29,19 @@ def timm_spec(name: str) -> ModelSpec:
     """
     import timm
 
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
-    if config is None:
+    architecture, _, _ = name.partition(".")
+    try:
+        if not timm.is_model(architecture):
+            raise OpenIliasError(
+                f"There is no model {name!r} in the zoo or in timm.",
+                fix="See: ilias models list, and timm.list_models().",
+            )
+        config = timm.get_pretrained_cfg(name) or timm.get_pretrained_cfg("resnet18")
+    except RuntimeError:
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         raise OpenIliasError(
-            f"There is no model {name!r} in the zoo or in timm.",
-            fix="See: ilias models list, and timm.list_pretrained().",
-        )
+            f"timm has no weights {name!r}; there are: {first_few(tags, most=8)}.", fix="Choose one of these."
+        ) from None
     # A head whose width is that of an embedding is a projection; label sets (1000, 21841, ...) are not.
     projection = 0 < config.num_classes <= 2048 and config.num_classes % 64 == 0
     return ModelSpec(
