@@ -12,20 +12,7 @@ import pytest
 import openilias
 
 SOURCE = Path(openilias.__file__).parent
-WAY = [
-    "core",
-    "images",
-    "data",
-    "models",
-    "descriptors",
-    "adapt",
-    "search",
-    "rerank",
-    "evaluate",
-    "report",
-    "experiments",
-    "cli",
-]
+WAY = "core images data models descriptors adapt search rerank evaluate report experiments cli".split()
 ALLOWED = {room: set(WAY[:place]) for place, room in enumerate(WAY)}
 ALLOWED["build"] = set(WAY[: WAY.index("search") + 1])
 ALLOWED["published"] = set()

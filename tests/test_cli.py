@@ -140,7 +140,7 @@ WRONG = {
     "extract {tiny} --model nonsense --partition positives --out {new}": "no model",
     "extract {tiny} --model sift_vlad --partition positives --out {new}": "fitted first",
     "extract {tiny} --model sift_vlad --weights {junk} --partition positives --out {new}": "cannot be read",
-    "extract {tiny} --model mixer_s32_224 --random-weights 0 --resolution 96 --partition positives --out {new}": "square",
+    "extract {tiny} --model mixer_s32_224 --random-weights 0 --partition positives --out {new}": "square",
     "search --queries {none} --database {none} --out {new}": "not a descriptor store",
     "search --queries {full} --database {full} --out {new}": "not a descriptor store",
     "search --queries {full} --out {new}": "--database",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def plain_twin(ranking: Ranking, benchmark: Benchmark, k: int) -> dict[str, obje
         result[name] = {c: np.mean(v) for c, v in groups.items()}
     for name, edges in (("coverage", COVERAGE_EDGES), ("clutter", CLUTTER_EDGES)):
         values = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             group = {i for i, a in benchmark.stated.items() if low <= getattr(a, name) < high}
             found = [a for q in queries if (a := ap(q, group)) is not None]
             values.append((np.mean(found) if found else None, len(found)))

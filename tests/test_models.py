@@ -262,7 +262,7 @@ def test_models_that_cannot_be_loaded_say_what_to_do() -> None:
     protocol = Protocol(resolution=64)
     with pytest.raises(OpenIliasError, match="no model 'nonsense'"):
         find_model("nonsense")
-    with pytest.raises(OpenIliasError, match="no weights 'resnet18.nonsense'; there are: a1_in1k"):
+    with pytest.raises(OpenIliasError, match=r"no weights 'resnet18\.nonsense'; there are: a1_in1k"):
         find_model("timm:resnet18.nonsense")
     with pytest.raises(OpenIliasError, match="fitted first"):
         load_model(ZOO["sift_vlad"], protocol)
