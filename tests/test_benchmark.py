@@ -97,6 +97,17 @@ def test_the_fingerprint_sees_what_matters(root: Path, tiny: Benchmark) -> None:
     assert changed()
 
 
+def test_annotations_have_a_fingerprint_of_their_own(root: Path, tiny: Benchmark) -> None:
+    path = root / "image_ids" / "positive_ids.txt"
+    first, _, rest = path.read_text().partition("\n")
+    path.write_text(first.rsplit(",", 1)[0] + ",99\n" + rest)
+    assert read_ilias(root).fingerprint == tiny.fingerprint
+    assert read_ilias(root).annotations != tiny.annotations
+    (root / "taxonomy.json").write_text("{}")
+    path.write_text(f"{first}\n{rest}")
+    assert read_ilias(root).annotations not in (tiny.annotations, read_ilias(root).fingerprint)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -105,6 +116,10 @@ def test_the_fingerprint_sees_what_matters(root: Path, tiny: Benchmark) -> None:
         ("image_ids/positive_ids.txt", "a/pos/P.jpg,nan,3\n", "out of range"),
         ("image_ids/positive_ids.txt", "a/pos/P.jpg,0.5,3\na/pos/P.jpg,0.5,3\n", "Ids stand twice"),
         ("image_ids/image_query_ids.txt", "x/query/Q.jpg,x\nx/query/Q.jpg,x\n", "Ids stand twice"),
+        ("image_ids/image_query_ids.txt", "../../etc/passwd,x\n", "Expected an id"),
+        ("image_ids/image_query_ids.txt", "x/query/../../y.jpg,x\n", "Expected an id"),
+        ("image_ids/positive_ids.txt", "../pos/P.jpg,0.5,3\n", "Expected an id"),
+        ("image_ids/positive_ids.txt", "a/query/P.jpg,0.5,3\n", "Expected an id"),
         ("image_ids/image_query_ids.txt", "lonely/query/Q.jpg,x\n", "Objects without positives: lonely"),
         ("taxonomy.json", '{"a": {"b": ["x"]}}', "taxonomy must be"),
         ("taxonomy.json", '{"a": {"b": {"c": "x"}}}', "list of objects"),

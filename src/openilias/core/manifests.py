@@ -104,5 +104,9 @@ def claim(folder: Path, name: str, *, kind: str, made_from: dict[str, Any], over
             where=folder,
             fix="Give another --out, or --overwrite to replace it.",
         )
-    shutil.rmtree(folder)
+    # Renamed first: killed in between, no half of the old output is left under its name.
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.replace(old)
+    shutil.rmtree(old)
     return "new"

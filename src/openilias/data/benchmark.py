@@ -144,6 +144,13 @@ class Benchmark:
         """What identifies the benchmark: ids, boxes, and the names, sizes and checksums of the shards."""
         return fingerprint_lines(self._identity())
 
+    @cached_property
+    def annotations(self) -> str:
+        """Fingerprint of what only groups depend on: stated attributes and taxonomy."""
+        attributes = (f"{item} {known.coverage} {known.clutter}" for item, known in sorted(self.stated.items()))
+        nodes = (f"{name} {node}" for name, node in sorted(self.taxonomy.nodes.items()))
+        return fingerprint_lines((*attributes, *nodes))
+
     def _identity(self) -> Iterable[str]:
         for item in (*self.image_queries, *self.positives):
             yield f"{item} {[tuple(box) for box in self.boxes(item)]}"

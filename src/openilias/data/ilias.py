@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from openilias.core.errors import OpenIliasError, first_few
@@ -75,7 +76,7 @@ def _ids(path: Path, core: Path, pattern: str) -> tuple[str, ...]:
     if not path.exists():
         return _from_files(core, pattern)
     ids = [line.split(",", 1)[0].strip() for _, line in _lines(path)]
-    _refuse_duplicates(ids, path)
+    _check_ids(ids, path, "query")
     return tuple(sorted(ids))
 
 
@@ -96,13 +97,19 @@ def _positive_list(path: Path) -> dict[str, Attributes]:
         if not 0 <= float(area) <= 1 or int(clutter) < 0:
             raise OpenIliasError(f"Coverage or clutter out of range: {line!r}.", where=f"{path}, line {number}")
         ids.append(item)
-    _refuse_duplicates(ids, path)
+    _check_ids(ids, path, "pos")
     return stated
 
 
-def _refuse_duplicates(ids: list[str], path: Path) -> None:
+def _check_ids(ids: list[str], path: Path, folder: str) -> None:
+    """Refuse duplicates, and ids that are not ``<object>/<folder>/<file>`` and could point anywhere."""
+    for item in ids:
+        parts = item.split("/")
+        if len(parts) != 3 or parts[1] != folder or {"", ".", ".."} & set(parts) or "\\" in item or "\0" in item:
+            raise OpenIliasError(f"Expected an id '<object>/{folder}/<file>', found {item!r}.", where=path)
     if len(set(ids)) < len(ids):
-        twice = sorted({item for item in ids if ids.count(item) > 1})
+        counts = Counter(ids)
+        twice = sorted({item for item in ids if counts[item] > 1})
         raise OpenIliasError(f"Ids stand twice: {first_few(twice)}.", where=path, fix="Remove the copies.")
 
 

@@ -144,6 +144,7 @@ def evaluate_to(
     made_from = {
         "algorithm_version": ALGORITHM_VERSION,
         "benchmark": benchmark.fingerprint,
+        "annotations": benchmark.annotations,
         "ranking": identity,
         "protocol": protocol.model_dump(mode="json"),
         "allow_missing": allow_missing,

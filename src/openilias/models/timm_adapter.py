@@ -28,6 +28,7 @@ def timm_spec(name: str) -> ModelSpec:
         OpenIliasError: timm has no such architecture or pretrained tag.
     """
     import timm
+    from timm.models import PretrainedCfg
 
     architecture, _, _ = name.partition(".")
     try:
@@ -36,7 +37,7 @@ def timm_spec(name: str) -> ModelSpec:
                 f"There is no model {name!r} in the zoo or in timm.",
                 fix="See: ilias models list, and timm.list_models().",
             )
-        config = timm.get_pretrained_cfg(name) or timm.get_pretrained_cfg("resnet18")
+        config = timm.get_pretrained_cfg(name) or PretrainedCfg()
     except RuntimeError:
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         raise OpenIliasError(
