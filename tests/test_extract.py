@@ -159,7 +159,7 @@ def test_missing_partitions_and_texts_are_explained(root: Path, resnet: Backbone
 
 
 def test_texts_are_described_in_order_and_kept_in_full(tiny: Benchmark, resnet: Backbone, tmp_path: Path) -> None:
-    class WithTexts(type(resnet)):  # type: ignore[misc]
+    class WithTexts(type(resnet)):
         def __init__(self) -> None:
             self.__dict__.update(resnet.__dict__)
 
@@ -215,7 +215,7 @@ def test_damaged_stores_are_named(
 ) -> None:
     out = tmp_path / "s"
     extract(tiny, resnet, "positives", out)
-    (out / name).write_bytes(damage((out / name).read_bytes()))  # type: ignore[operator]
+    (out / name).write_bytes(damage((out / name).read_bytes()))
     with pytest.raises(OpenIliasError, match=message) as caught:
         store = open_store(out)
         search([store], [store], 5)

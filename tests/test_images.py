@@ -85,7 +85,7 @@ def test_resize_small_center_square_equal_torchvision(size: tuple[int, int], res
         "square": transforms.Resize((resolution, resolution)),
     }
     for rule, twin in twins.items():
-        assert (np.asarray(resize(image, rule, resolution)) == np.asarray(twin(image))).all(), rule  # type: ignore[arg-type]
+        assert (np.asarray(resize(image, rule, resolution)) == np.asarray(twin(image))).all(), rule
 
 
 @given(SIZES, st.integers(1, 500))

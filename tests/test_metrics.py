@@ -172,7 +172,7 @@ def test_evaluation_equals_the_definitions(seed: int) -> None:
         assert {g.name: g.map for g in getattr(found, name)} == pytest.approx(twin[name], abs=1e-9)
     for name in ("coverage", "clutter"):
         groups = [(g.map, g.size) for g in getattr(found, name)]
-        for (value, size), (other, count) in zip(groups, twin[name], strict=True):  # type: ignore[call-overload]
+        for (value, size), (other, count) in zip(groups, twin[name], strict=True):
             assert size == count
             assert value == (None if other is None else pytest.approx(other, abs=1e-9))
 

@@ -46,7 +46,7 @@ def twin_pixels(image: Image.Image, resolution: int, mean: object, std: object) 
         (resolution, max(1, int(resolution * ratio))) if ratio <= 1 else (max(1, int(resolution / ratio)), resolution)
     )
     pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BICUBIC))).permute(2, 0, 1).float() / 255
-    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)  # type: ignore[arg-type]
+    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
 def twin_pad(x: Tensor, patch: int) -> Tensor:

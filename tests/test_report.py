@@ -161,7 +161,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def with_evaluation(report: ReportInput, **changes: object) -> ReportInput:
-    return dataclasses.replace(report, evaluation=dataclasses.replace(report.evaluation, **changes))  # type: ignore[arg-type]
+    return dataclasses.replace(report, evaluation=dataclasses.replace(report.evaluation, **changes))
 
 
 # The page as a whole

@@ -257,7 +257,7 @@ def test_outlines_have_about_unit_radius(name: str) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_lettering_differs_with_the_style(style: str) -> None:
-    mask = lettering("GLORP", style)  # type: ignore[arg-type]
+    mask = lettering("GLORP", style)
     assert mask.dtype == np.uint8
     assert mask.max() > 200
     assert style == "light" or mask.shape != lettering("GLORP", "light").shape or (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -48,12 +47,12 @@ def main() -> None:
     try:
         app()
     except OpenIliasError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped: run the same command again to continue", file=sys.stderr)  # noqa: T201
+        typer.echo("stopped: run the same command again to continue", err=True)
         raise SystemExit(130) from None
     except OSError as error:
         where = f"\n  where: {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"error: {error.strerror or error}{where}", err=True)
         raise SystemExit(2) from None

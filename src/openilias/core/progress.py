@@ -61,6 +61,7 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Step]:
             last = now
             rate = done / (now - started)
             left = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
-            print(f"{label}: {done}{left} ({rate:.1f} {unit}/s)", file=sys.stderr, flush=True)  # noqa: T201
+            sys.stderr.write(f"{label}: {done}{left} ({rate:.1f} {unit}/s)\n")
+            sys.stderr.flush()
 
     yield step

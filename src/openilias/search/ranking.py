@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +86,7 @@ class Ranking:
 
 
 def _twice(ids: Sequence[str]) -> list[str]:
-    seen: set[str] = set()
-    return sorted({item for item in ids if item in seen or seen.add(item)})  # type: ignore[func-returns-value]
+    return sorted(item for item, count in Counter(ids).items() if count > 1)
 
 
 def write_ranking(ranking: Ranking, folder: Path, *, made_from: dict[str, Any], **information: Any) -> None:
