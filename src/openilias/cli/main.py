@@ -49,9 +49,6 @@ def main() -> None:
     except OpenIliasError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped: run the same command again to continue", err=True)
-        raise SystemExit(130) from None
     except OSError as error:
         where = f"\n  where: {error.filename}" if error.filename else ""
         typer.echo(f"error: {error.strerror or error}{where}", err=True)
