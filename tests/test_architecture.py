@@ -30,9 +30,9 @@ def imported_rooms(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [node.module or ""]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         rooms |= {name.split(".")[1] for name in names if name.startswith("openilias.")}
-    return rooms
+    return rooms - {"__version__"}
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))

@@ -170,3 +170,20 @@ def test_taxonomy_counts_leave_out_the_unassigned(tmp_path: Path) -> None:
     assert (taxonomy.coarse("x"), taxonomy.mid("x"), taxonomy.mid("z")) == ("art", "art/other", "art/clay")
     assert taxonomy.coarse("nobody") is None
     assert Taxonomy().mid("x") is None
+
+
+@pytest.mark.parametrize("name", ["P000_09.JPG", "Q000_09.png", "photo.jpg"])
+def test_misnamed_images_do_not_vanish(root: Path, tiny: Benchmark, name: str) -> None:
+    shutil.rmtree(root / "image_ids")
+    folder = (root / "ilias_core" / tiny.positives[0]).parent
+    shutil.copy(root / "ilias_core" / tiny.positives[0], folder / name)
+    with pytest.raises(OpenIliasError, match=f"would be left out: .*{name}"):
+        read_ilias(root)
+
+
+def test_a_broken_id_list_is_named(root: Path) -> None:
+    path = root / "image_ids" / "distractor_ids.txt.gz"
+    for data in (b"junk", path.read_bytes()[:-12]):
+        path.write_bytes(data)
+        with pytest.raises(OpenIliasError, match="id list cannot be read"):
+            read_ilias(root).unknown(["nobody/pos/P.jpg"])

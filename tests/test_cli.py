@@ -126,7 +126,7 @@ WRONG = {
     "extract {empty} " + R18 + " --partition positives --out {new}": "not a benchmark",
     "extract {tiny} " + R18 + " --partition nothing --out {new}": "--partition",
     "extract {tiny} " + R18 + " --partition text_queries --out {new}": "no text tower",
-    "extract {tiny} " + R18 + " --partition positives --out {full}": "not a descriptor store",
+    "extract {tiny} " + R18 + " --partition positives --out {full}": "holds no descriptor store",
     "extract {tiny} " + R18 + " --partition positives --out {junk}": "is a file",
     "extract {tiny} " + R18 + " --partition positives --out {new} --dtype float8": "float8",
     "extract {tiny} " + R18 + " --partition positives --out {new} --resolution 0": "--resolution",
@@ -170,9 +170,19 @@ WRONG = {
     "models fit sift_vlad --benchmark {tiny} --out {new} --words 1": "--words",
     "models fit sift_vlad --benchmark {tiny} --out {new} --resolution 32 --words 4096": "too few",
     "models fit sift_vlad --benchmark {tiny} --partition text_queries --out {new}": "not on texts",
-    "build synth --out {full}": "photo.jpg|not a synthetic",
+    "build synth --out {full}": "holds no synthetic",
     "build synth --out {new} --objects 0": "--objects",
     "build synth --out {new} --size 1": "--size",
+    "models fit sift_vlad --benchmark {tiny} --out {full}": "is a folder",
+    "models fit sift_vlad --benchmark {tiny} --out {new} --words 5000": "words: Input should be less",
+    "models fit sift_vlad --benchmark {tiny} --out {new} --seed 5000000000": "seed: Input should be less",
+    "build synth --out {new} --size 5000": "size: Input should be less",
+    "build synth --out {new} --distractors 20000000": "distractors: Input should be less",
+    "extract {tiny} "
+    + R18
+    + " --partition positives --out {new} --resolution 30000": "resolution: Input should be less",
+    "extract {tiny} " + R18 + " --partition positives --out {new} --json {full}": "--json",
+    "evaluate {bad_json} --benchmark {tiny} -k 99999999999999999999": "-k",
     "nonsense": "nonsense",
 }
 

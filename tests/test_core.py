@@ -10,7 +10,7 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_folder, atomic_path, read_json, write_bytes, write_json
 from openilias.core.fingerprints import differences, fingerprint, fingerprint_lines
 from openilias.core.ids import distractor_shard, is_distractor, object_of
-from openilias.core.manifests import claim, read_manifest, write_manifest
+from openilias.core.manifests import claim, discard, read_manifest, write_manifest
 from openilias.core.progress import progress
 
 JSON = st.recursive(
@@ -71,13 +71,28 @@ def test_claim_new_same_other(tmp_path: Path) -> None:
     with pytest.raises(OpenIliasError, match=r"x: \[1, 2\] -> 3"):
         claim(folder, "m.json", kind="thing", made_from={"x": 3}, overwrite=False)
     assert folder.exists()
-    assert claim(folder, "m.json", kind="thing", made_from={"x": 3}, overwrite=True) == "new"
-    assert not folder.exists()
+    assert claim(folder, "m.json", kind="thing", made_from={"x": 3}, overwrite=True) == "other"
+    assert folder.exists()
+    discard(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cut_off_output_is_free_and_hidden_files_are_not_ours(tmp_path: Path) -> None:
+    payload = tmp_path / "t.parquet"
+    payload.write_bytes(b"half")
+    (tmp_path / ".t.parquet.0123.partial").write_bytes(b"quarter")
+    with pytest.raises(OpenIliasError, match="holds no thing"):
+        claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False)
+    assert claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False, payload=("t.parquet",)) == "new"
+    payload.unlink()
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(OpenIliasError, match="holds no thing"):
+        claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False, payload=("t.parquet",))
 
 
 def test_claim_never_touches_what_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
-    with pytest.raises(OpenIliasError, match="is not a thing"):
+    with pytest.raises(OpenIliasError, match="holds no thing"):
         claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=True)
     write_manifest(tmp_path / "m.json", kind="another", made_from={})
     with pytest.raises(OpenIliasError, match="Expected a thing, found another"):

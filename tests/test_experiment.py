@@ -49,7 +49,7 @@ def times_of(folder: Path) -> dict[str, int]:
         for path in folder.rglob("*")
         if path.is_file()
         and path.parent.name != "images"
-        and path.name not in ("run.json", "index.html")
+        and path.name not in ("run.json", "report.json", "index.html")
         and not path.name.endswith(".csv")
     }
 
@@ -121,6 +121,10 @@ def test_random_weights_and_a_matrix(tiny_root: Path, tmp_path: Path) -> None:
         ("benchmark: b\nmodel: x\nout: o\nqueries: sound\n", "queries: Input should be"),
         ("benchmark: b\nmodel: x\nout: o\nmatrix: {model: []}\n", "lists no values of model"),
         ("benchmark: b\nmodel: x\nout: o\nmatrix: {protocol.kk: [1]}\n", r"protocol\.kk"),
+        ("benchmark: b\nmodel: x\nmodel: y\nout: o\n", "'model' stands twice"),
+        ("benchmark: b\nmodel: x\nout: ''\n", "out must name a folder"),
+        ("benchmark: b\nmodel: x\nout: o\nmatrix: {model.a: [1]}\n", "model has no fields"),
+        ("benchmark: b\nmodel: x\nout: o\nprotocol: {k: 99999999999}\n", r"protocol\.k: Input should be less"),
         ("- a\n", "key: value"),
         ("a: [", "cannot be read"),
     ],
@@ -182,3 +186,84 @@ def test_the_demo(tmp_path: Path) -> None:
     assert len(result.evaluation.queries) == 4
     assert result.page.exists()
     assert result.evaluation.map > 0.1
+
+
+def test_random_weights_are_said(tiny_root: Path, tmp_path: Path) -> None:
+    text = f"benchmark: {tiny_root}\nmodel: resnet18\nrandom_weights: 7\nout: o\nprotocol: {{resolution: 64}}\n"
+    page = run_text(tmp_path, text)[0].page.read_text(encoding="utf-8")
+    assert "The weights are random (random, seed 7)" in page
+    about = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert about["made_from"]["weights_from"] == "random, seed 7"
+
+
+def test_a_part_of_the_database_is_never_taken_for_the_whole(run: Path, tiny_root: Path, tmp_path: Path) -> None:
+    from openilias.data import read_ilias
+    from openilias.descriptors.store import open_store
+    from openilias.search.stores import search_to
+
+    benchmark = read_ilias(tiny_root)
+    queries, positives, distractors = (open_store(run / name) for name in ("image_queries", "positives", "distractors"))
+    for database, left_out in (([positives], "yfcc100m_0000"), ([distractors], "positives/00000")):
+        out = tmp_path / left_out.replace("/", "_")
+        search_to([queries], database, 10, out)
+        with pytest.raises(OpenIliasError, match=f"not searched: {left_out}"):
+            evaluate_to(out, benchmark, None)
+        assert evaluate_to(out, benchmark, None, partial_database=True).unsearched
+    with pytest.raises(OpenIliasError, match="are not searched"):
+        search_to([queries], [positives, queries], 10, tmp_path / "x")
+    with pytest.raises(OpenIliasError, match="not queries"):
+        search_to([positives], [distractors], 10, tmp_path / "x")
+
+
+def test_listed_distractors_must_be_there(tiny_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tiny_root, tmp_path / "b"))
+    shutil.rmtree(root / "yfcc100m")
+    text = "benchmark: b\nmodel: resnet18\nrandom_weights: 0\nout: o\nprotocol: {resolution: 64, k: 5}\n"
+    with pytest.raises(OpenIliasError, match="lists distractors, but none are here"):
+        run_text(tmp_path, text)
+    assert not (tmp_path / "o").exists()
+    assert run_text(tmp_path, text + "partial_database: true\n")[0].evaluation.depth == 5
+
+
+def test_a_site_is_not_a_report(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "site" / "src").mkdir(parents=True)
+    (tmp_path / "site" / "index.html").write_text("mine")
+    (tmp_path / "site" / "src" / "work.txt").write_text("precious")
+    with pytest.raises(OpenIliasError, match="not a report"):
+        report_run(run, tmp_path / "site")
+    assert (tmp_path / "site" / "src" / "work.txt").exists()
+    report_run(run, tmp_path / "page", gallery_queries=1)
+    report_run(run, tmp_path / "page")
+
+
+def test_a_kill_between_two_files_is_continued(run: Path, tiny_root: Path) -> None:
+    (run / "ranking" / "ranking.json").unlink()
+    (run / "evaluation" / "evaluation.json").unlink()
+    before = (run / "evaluation" / "queries.parquet").read_bytes()
+    run_text(run.parent, TEXT.format(root=tiny_root, out="run"))
+    assert (run / "evaluation" / "queries.parquet").read_bytes() == before
+
+
+def test_changed_taxonomy_is_noticed(run: Path, tiny_root: Path, tmp_path: Path) -> None:
+    from openilias.data import read_ilias
+
+    root = Path(shutil.copytree(tiny_root, tmp_path / "b"))
+    (root / "taxonomy.json").write_text("{}")
+    with pytest.raises(OpenIliasError, match="annotations"):
+        evaluate_to(run / "ranking", read_ilias(root), run / "evaluation")
+
+
+def test_damaged_results_are_named(run: Path, tmp_path: Path) -> None:
+    path = run / "evaluation" / "queries.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(OpenIliasError, match="not as it was written"):
+        report_run(run, tmp_path / "page")
+
+
+def test_a_matrix_of_models_fits_only_what_is_fitted(tiny_root: Path, tmp_path: Path) -> None:
+    text = TEXT.format(root=tiny_root, out="runs").replace("k: 12", "k: 12, resolution: 96")
+    path = tmp_path / "e.yaml"
+    path.write_text(text + "matrix: {model: [sift_vlad, resnet18]}\n")
+    first, second = read_experiment(path)
+    assert first.fit is not None
+    assert (second.model, second.fit) == ("resnet18", None)

@@ -201,12 +201,12 @@ def test_official_leaves_tars_as_they_lie(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("00000.npy", lambda data: data[:-10], "cannot be read"),
-        ("00000.npy", lambda data: b"", "cannot be read"),
-        ("00000.ids.parquet", lambda data: data[:-10], "ids cannot be read"),
+        ("00000.npy", lambda data: data[:-10], "not as it was written"),
+        ("00000.npy", lambda data: data[:-1] + b"x", "not as it was written"),
+        ("00000.ids.parquet", lambda data: data[:-10], "not as it was written"),
         ("00000.json", lambda data: b"{", "not readable JSON"),
         ("00000.json", lambda data: b'{"rows": 3}', "marker is broken"),
-        ("00000.json", lambda data: data.replace(b'"rows": ', b'"rows": 1'), "Expected 1"),
+        ("00000.json", lambda data: data.replace(b'"rows": ', b'"rows": 1'), "found"),
         ("manifest.json", lambda data: b"{}", "Expected a descriptor store"),
     ],
 )
@@ -218,7 +218,7 @@ def test_damaged_stores_are_named(
     (out / name).write_bytes(damage((out / name).read_bytes()))
     with pytest.raises(OpenIliasError, match=message) as caught:
         store = open_store(out)
-        search([store], [store], 5)
+        search([extract(tiny, resnet, "image_queries", tmp_path / "q")], [store], 5)
     assert caught.value.where is not None
 
 
@@ -265,3 +265,58 @@ def test_search_to_is_kept_and_guarded(tiny: Benchmark, resnet: Backbone, tmp_pa
     with pytest.raises(OpenIliasError, match="k: 3 -> 4"):
         search_to([queries], [positives], 4, tmp_path / "r")
     assert search_to([queries], [positives], 4, tmp_path / "r", overwrite=True).rows.shape == (4, 4)
+
+
+def test_a_failed_extraction_removes_only_its_own(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    out.mkdir()
+    (out / ".env").write_text("precious")
+    with pytest.raises(OpenIliasError, match="holds no descriptor store"):
+        extract(read_ilias(root), model(), "positives", out)
+    assert [path.name for path in out.iterdir()] == [".env"]
+
+
+def test_finished_shards_survive_a_later_failure(root: Path, resnet: Backbone, tmp_path: Path) -> None:
+    benchmark, out = read_ilias(root), tmp_path / "s"
+    extract(benchmark, resnet, "distractors", out)
+    (out / "00000.json").unlink()
+    tar = root / "yfcc100m" / "yfcc100m_0000.tar"
+    data = bytearray(tar.read_bytes())
+    data[512:700] = b"x" * 188  # same size, so the store is the same one; the picture is broken
+    tar.write_bytes(data)
+    with pytest.raises(OpenIliasError, match="cannot be decoded"):
+        extract(benchmark, resnet, "distractors", out)
+    assert (out / "00001.json").exists()
+    assert (out / "manifest.json").exists()
+
+
+def test_replaced_files_are_noticed(root: Path, resnet: Backbone, tmp_path: Path) -> None:
+    benchmark, out = read_ilias(root), tmp_path / "s"
+    extract(benchmark, resnet, "positives", out)
+    path = root / "ilias_core" / benchmark.positives[0]
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(OpenIliasError, match="contents: "):
+        extract(benchmark, resnet, "positives", out)
+    path.unlink()
+    with pytest.raises(OpenIliasError, match="is missing"):
+        extract(benchmark, resnet, "positives", out)
+
+
+def test_overwrite_is_refused_before_anything_is_lost(tiny: Benchmark, resnet: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    extract(tiny, resnet, "positives", out)
+    before = files_of(out)
+    with pytest.raises(OpenIliasError, match="no text tower"):
+        extract(tiny, resnet, "text_queries", out, overwrite=True)
+    assert files_of(out) == before
+
+
+def test_swapped_ids_are_noticed(tiny: Benchmark, resnet: Backbone, tmp_path: Path) -> None:
+    queries = extract(tiny, resnet, "image_queries", tmp_path / "q")
+    positives = extract(tiny, resnet, "positives", tmp_path / "p")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": list(reversed(tiny.positives))}), tmp_path / "p" / "00000.ids.parquet")
+    with pytest.raises(OpenIliasError, match="not as it was written"):
+        search([queries], [positives], 3)

@@ -297,7 +297,7 @@ class Broken(Backbone):
     def __init__(self, fault: str) -> None:
         self.spec = find_model("resnet18")
         self.protocol = self.spec.resolve(Protocol(resolution=32))
-        self.dims, self.weights_digest, self.fault, self.calls = 8, "x", fault, 0
+        self.dims, self.weights_digest, self.weights_from, self.fault, self.calls = 8, "x", "file", fault, 0
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.resize((8, 1)), np.float32)[0, :, 0]

@@ -156,8 +156,8 @@ def test_a_damaged_ranking_is_named(tmp_path: Path) -> None:
     write_ranking(make([[0, 1]], [[2.0, 1.0]]), tmp_path, made_from={})
     path = tmp_path / "ranking.parquet"
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(OpenIliasError, match="cannot be read"):
+    with pytest.raises(OpenIliasError, match="not as it was written"):
         read_ranking(tmp_path)
     path.unlink()
-    with pytest.raises(OpenIliasError, match="cannot be read"):
+    with pytest.raises(OpenIliasError, match="not as it was written"):
         read_ranking(tmp_path)

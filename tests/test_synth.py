@@ -173,7 +173,7 @@ def test_other_settings_and_foreign_folders_are_refused(made: Path, tmp_path: Pa
         build_synth(made, SMALL.model_copy(update={"seed": 6}), workers=1)
     assert digests(made) == before
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OpenIliasError, match="not a synthetic benchmark"):
+    with pytest.raises(OpenIliasError, match="holds no synthetic benchmark"):
         build_synth(tmp_path, SMALL, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

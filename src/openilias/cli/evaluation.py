@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openilias.cli.options import Json, Overwrite, emit, say, table
+from openilias.cli.options import MOST_K, Json, Overwrite, emit, say, table
 from openilias.core.protocol import Compat
 
 if TYPE_CHECKING:
@@ -26,10 +26,13 @@ def evaluate(
     ranking: Annotated[Path, typer.Argument(help="Ranking folder, similarities.json or .pkl.")],
     benchmark: Annotated[Path, typer.Option(help="Folder in the ILIAS layout.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; nothing is written by default.")] = None,
-    k: Annotated[int | None, typer.Option("-k", min=1, help="Cut; the depth of the search by default.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, max=MOST_K, help="Cut; the k of the search by default.")] = None,
     compat: Annotated[Compat | None, typer.Option(help="`official` repeats the official code's quirks.")] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Queries without a result count as zero.")
+    ] = False,
+    partial_database: Annotated[
+        bool, typer.Option("--partial-database", help="Accept a search that left out shards of the benchmark.")
     ] = False,
     export_json: Annotated[Path | None, typer.Option(help="Write the official similarities.json too.")] = None,
     export_pickle: Annotated[Path | None, typer.Option(help="Write the official .pkl too.")] = None,
@@ -49,6 +52,7 @@ def evaluate(
         k=k,
         compat=compat,
         allow_missing=allow_missing,
+        partial_database=partial_database,
         overwrite=overwrite,
     )
     show_evaluation(result)
@@ -89,8 +93,10 @@ def show_evaluation(result: Evaluation) -> None:
     k = result.protocol.k
     say(f"mAP@{k}  {100 * result.map:.2f}    oracle  {100 * result.oracle:.2f}    queries  {len(result.queries)}")
     if result.missing:
-        treated = "left out" if result.protocol.compat == "official" else "counted as zero"
+        treated = "left out" if result.compat == "official" else "counted as zero"
         say(f"{len(result.missing)} queries are not answered and {treated}")
+    if result.unsearched:
+        say(f"{len(result.unsearched)} shards of the benchmark were not searched")
     if result.depth < k:
         say(f"the longest list has {result.depth} images, fewer than k")
     for title, groups in (

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from openilias.cli.options import (
+    MOST_K,
     BatchSize,
     BenchmarkDir,
     CompatMode,
@@ -102,7 +103,7 @@ def search(
     queries: Annotated[list[Path], typer.Option(help="Store of queries; may be repeated.")],
     database: Annotated[list[Path], typer.Option(help="Store of database images; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder of the ranking.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Images per query.")] = 1000,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_K, help="Images per query.")] = 1000,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from openilias import __version__
 from openilias.cli import build, evaluation, extraction, models, runs
@@ -48,6 +49,10 @@ def main() -> None:
         app()
     except OpenIliasError as error:
         typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, p['loc'])) or 'value'}: {p['msg']}" for p in error.errors())
+        typer.echo("error: A value is out of range.\n    " + "\n    ".join(problems), err=True)
         raise SystemExit(2) from None
     except OSError as error:
         where = f"\n  where: {error.filename}" if error.filename else ""

@@ -26,7 +26,11 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; by default 4 on cpu, else 32.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made from something else.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", dir_okay=False, writable=True, help="Write the result as JSON too."),
+]
+MOST_K = 2**31 - 1
 
 
 def protocol_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,16 @@ from typing import Any
 from openilias.core.errors import OpenIliasError
 
 _TEMPORARY = ".partial"
+
+
+def temporary_beside(target: Path) -> Path:
+    """Return a new hidden name in the folder of ``target``."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file name is one of :func:`temporary_beside`, left behind by a killed run."""
+    return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -28,10 +39,10 @@ def _sync_folder(folder: Path) -> None:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target``; rename it to ``target`` only if the block succeeds.
 
-    The data are on disk before the name is. The process id in the temporary name keeps two writers apart.
+    The data are on disk before the name is. Writers of one target do not meet: each has a random name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = temporary_beside(target)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -46,12 +57,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``target``; it takes the place of ``target`` only if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = temporary_beside(target)
     temporary.mkdir()
     try:
         yield temporary
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        old = temporary_beside(target)
         if target.exists():
             target.replace(old)
         temporary.replace(target)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import read_json, write_json
+from openilias.core.files import is_temporary, read_json, temporary_beside, write_json
 from openilias.core.fingerprints import differences, fingerprint
 
-State = Literal["new", "same"]
+State = Literal["new", "same", "other"]
 
 
 def software() -> dict[str, str]:
@@ -67,35 +67,37 @@ def write_manifest(path: Path, *, kind: str, made_from: dict[str, Any], **inform
     )
 
 
-def claim(folder: Path, name: str, *, kind: str, made_from: dict[str, Any], overwrite: bool) -> State:
-    """Decide whether an output has to be made.
+def claim(
+    folder: Path, name: str, *, kind: str, made_from: dict[str, Any], overwrite: bool, payload: tuple[str, ...] = ()
+) -> State:
+    """Decide whether an output has to be made; changes nothing.
 
     Args:
-        folder: the output folder; made by the caller.
+        folder: the output folder.
         name: its manifest file.
         kind: what the manifest must say it is.
         made_from: what the output would be made from now.
-        overwrite: remove an output made from something else.
+        overwrite: an output made from something else may be replaced.
+        payload: files that are written before the manifest: a folder with nothing else was cut off, and is free.
 
     Returns:
-        ``same`` if the folder holds an output (whole or begun) made from the same, ``new`` if it is free.
+        ``same`` if the folder holds an output (whole or begun) made from the same, ``new`` if it is free, ``other``
+        if it holds an output that may be replaced: :func:`discard` it when the new one is ready or certain.
 
     Raises:
-        OpenIliasError: the folder holds something else and ``overwrite`` is False, or it holds files that
-            are not ours.
+        OpenIliasError: the folder holds something else and ``overwrite`` is False, or files that are not ours.
     """
     manifest_path = folder / name
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise OpenIliasError("The output path is a file.", where=folder, fix="Give another --out.")
     if not manifest_path.exists():
-        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        if folder.exists() and any(not is_temporary(e.name) and e.name not in payload for e in folder.iterdir()):
             raise OpenIliasError(
-                f"The output folder exists and is not a {kind}.", where=folder, fix="Give another --out."
+                f"The output folder exists and holds no {kind}.", where=folder, fix="Give another --out."
             )
         return "new"
     manifest = read_manifest(manifest_path, kind=kind)
-    # Through JSON, as it was stored: a tuple and a list are the same thing there.
-    if manifest["fingerprint"] == fingerprint(made_from):
+    if manifest.get("fingerprint") == fingerprint(made_from):
         return "same"
     if not overwrite:
         changed = differences(manifest["made_from"], made_from)
@@ -104,9 +106,12 @@ def claim(folder: Path, name: str, *, kind: str, made_from: dict[str, Any], over
             where=folder,
             fix="Give another --out, or --overwrite to replace it.",
         )
+    return "other"
+
+
+def discard(folder: Path) -> None:
+    """Remove an output that is to be replaced."""
     # Renamed first: killed in between, no half of the old output is left under its name.
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = temporary_beside(folder)
     folder.replace(old)
     shutil.rmtree(old)
-    return "new"

@@ -32,7 +32,7 @@ class Protocol(BaseModel):
     resize: ResizeRule = "longest"
     pooling: Pooling | None = None
     dtype: Literal["float16", "float32"] = "float16"
-    k: int = Field(default=1000, ge=1)
+    k: int = Field(default=1000, ge=1, le=2**31 - 1)
     compat: Compat = "paper"
 
     def description(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -83,7 +84,6 @@ class Benchmark:
         taxonomy: of the objects; empty if there is none.
         id_list: ``distractor_ids.txt.gz``, if there is one.
         checksums: shard file name -> sha256, if there is such a file.
-        notes: what a user should know of how it was read.
     """
 
     root: Path
@@ -96,7 +96,6 @@ class Benchmark:
     taxonomy: Taxonomy = field(default_factory=Taxonomy)
     id_list: Path | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
     @cached_property
     def relevance(self) -> dict[str, tuple[str, ...]]:
@@ -172,11 +171,16 @@ class Benchmark:
         in_folder = {item.id for shard in self.distractor_shards for item in shard.files}
         left = set(wanted) - in_folder
         if left and self.id_list is not None:
-            with gzip.open(self.id_list, "rt", encoding="utf-8") as lines:
-                for line in lines:
-                    left.discard(line.rstrip("\n"))
-                    if not left:
-                        break
+            try:
+                with gzip.open(self.id_list, "rt", encoding="utf-8") as lines:
+                    for line in lines:
+                        left.discard(line.rstrip("\n"))
+                        if not left:
+                            break
+            except (OSError, EOFError, ValueError, zlib.error) as error:
+                raise OpenIliasError(
+                    f"This id list cannot be read: {error}.", where=self.id_list, fix="Download it again."
+                ) from None
         tars = {shard.name: shard for shard in self.distractor_shards if shard.tar is not None}
         for name in {distractor_shard(item) or "" for item in left} & tars.keys():
             left -= {item.id for item in tars[name].items()}

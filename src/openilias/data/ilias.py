@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from openilias.data.taxonomy import Taxonomy, read_taxonomy
 
 _CORES = ("ilias_core", "core")
 _TAR_FOLDERS = ("yfcc100m", "distractors")
+_QUERY, _TEXT, _POSITIVE = (re.compile(text) for text in (r"Q.*\.jpg", r"T.*\.txt", r"P.*\.jpg"))
+_ANY_IMAGE = re.compile(r"[QP].*\.jpg")
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -40,9 +43,9 @@ def read_ilias(root: Path) -> Benchmark:
     benchmark = Benchmark(
         root=root,
         core=core,
-        image_queries=_ids(lists / "image_query_ids.txt", core, "query/Q*.jpg"),
-        text_queries=_ids(lists / "text_query_ids.txt", core, "query/T*.txt"),
-        positives=tuple(sorted(stated)) if stated else _from_files(core, "pos/P*.jpg"),
+        image_queries=_ids(lists / "image_query_ids.txt", core, "query", _QUERY),
+        text_queries=_ids(lists / "text_query_ids.txt", core, "query", _TEXT),
+        positives=tuple(sorted(stated)) if stated else _from_files(core, "pos", _POSITIVE),
         distractor_shards=_distractors(root),
         stated=stated,
         taxonomy=_taxonomy(root, core),
@@ -60,8 +63,28 @@ def _core_of(root: Path) -> Path:
     return found[0] if found else root / _CORES[0]
 
 
-def _from_files(core: Path, pattern: str) -> tuple[str, ...]:
-    return tuple(sorted(path.relative_to(core).as_posix() for path in core.glob(f"*/{pattern}")))
+def _from_files(core: Path, folder: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """List the files of all objects that match; anything that looks like an image or id and does not is refused."""
+    found, strange = [], []
+    for directory in sorted(core.iterdir()) if core.is_dir() else []:
+        inner = directory / folder
+        if not directory.is_dir() or not inner.is_dir():
+            continue
+        for path in inner.iterdir():
+            item = f"{directory.name}/{folder}/{path.name}"
+            if not item.isprintable() or any(0xD800 <= ord(letter) <= 0xDFFF for letter in item):
+                raise OpenIliasError("This file name is not text.", where=repr(str(path)), fix="Rename it.")
+            if pattern.fullmatch(path.name):
+                found.append(item)
+            elif path.suffix.lower() in _IMAGE_ENDINGS and not _ANY_IMAGE.fullmatch(path.name):
+                strange.append(item)
+    if strange:
+        raise OpenIliasError(
+            f"These images are not called Q*.jpg or P*.jpg, and would be left out: {first_few(sorted(strange))}.",
+            where=core,
+            fix="Rename them, or move them away.",
+        )
+    return tuple(sorted(found))
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -72,11 +95,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def _ids(path: Path, core: Path, pattern: str) -> tuple[str, ...]:
+def _ids(path: Path, core: Path, folder: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
     if not path.exists():
-        return _from_files(core, pattern)
+        return _from_files(core, folder, pattern)
     ids = [line.split(",", 1)[0].strip() for _, line in _lines(path)]
-    _check_ids(ids, path, "query")
+    _check_ids(ids, path, folder)
     return tuple(sorted(ids))
 
 
@@ -115,12 +138,16 @@ def _check_ids(ids: list[str], path: Path, folder: str) -> None:
 
 def _distractors(root: Path) -> tuple[SourceShard, ...]:
     tars: dict[str, Path] = {}
-    for folder in _TAR_FOLDERS:
-        for path in (root / folder).glob("*.tar"):
-            if path.name in tars:
-                raise OpenIliasError(f"Two shards are called {path.name}.", where=root, fix="Keep one of them.")
-            tars[path.name] = path
-    images = sorted(p for p in (root / "distractors").glob("*") if p.suffix.lower() in _IMAGE_ENDINGS and p.is_file())
+    images: list[Path] = []
+    for name in _TAR_FOLDERS:
+        for path in (root / name).iterdir() if (root / name).is_dir() else ():
+            if path.suffix == ".tar":
+                if path.name in tars:
+                    raise OpenIliasError(f"Two shards are called {path.name}.", where=root, fix="Keep one of them.")
+                tars[path.name] = path
+            elif name == "distractors" and path.suffix.lower() in _IMAGE_ENDINGS:
+                images.append(path)
+    images.sort()
     shards = [SourceShard(name, "distractors", tar=path) for name, path in tars.items()]
     shards += file_shards("distractors", [folder_item(path) for path in images])
     return tuple(sorted(shards, key=lambda shard: shard.name))

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import made_folder
+from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
-from openilias.core.manifests import claim, write_manifest
+from openilias.core.manifests import claim, discard, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.threads import one_thread_per_worker
 from openilias.data import Benchmark, Item, SourceShard
@@ -65,13 +66,18 @@ def extract(
     shards = benchmark.shards(partition)
     if not shards:
         raise OpenIliasError(f"This benchmark has no {partition}.", where=benchmark.root, fix="Complete it.")
+    if partition == "text_queries":
+        backbone.encode_texts([])  # says at once if the model cannot
     made_from = description_of(benchmark, backbone) | {
         "partition": partition,
+        "contents": contents_of(shards),
         "skip_unreadable": skip_unreadable,
     }
     state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite)
+    if state == "other":
+        discard(out)
     with made_folder(out):
-        if state == "new":
+        if state != "same":
             sources = [shard.name for shard in shards]
             write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, dims=backbone.dims, sources=sources)
         left = [(number, shard) for number, shard in enumerate(shards) if read_marker(out, number) is None]
@@ -80,11 +86,29 @@ def extract(
                 batch = batch_size or (4 if backbone.device == "cpu" else 32)
                 _describe(left, backbone, out, batch, workers or os.cpu_count() or 1, skip_unreadable)
         except BaseException:
-            if state == "new" and read_marker(out, 0) is None:
-                for path in out.iterdir():  # nothing is finished yet, so nothing is worth keeping
-                    path.unlink()
+            if not any(read_marker(out, number) for number in range(len(shards))):
+                for name in (MANIFEST, "00000.npy", "00000.ids.parquet"):
+                    (out / name).unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
             raise
     return open_store(out)
+
+
+def contents_of(shards: tuple[SourceShard, ...]) -> str:
+    """Return the fingerprint of names and sizes of the files to describe: a replaced file is noticed by its size.
+
+    Raises:
+        OpenIliasError: a file is missing.
+    """
+    files = [(item.id, item.path) for shard in shards for item in shard.files]
+    files += [(shard.name, shard.tar) for shard in shards if shard.tar is not None]
+    try:
+        return fingerprint_lines(f"{name} {path.stat().st_size}" for name, path in files)
+    except OSError as error:
+        raise OpenIliasError(
+            f"A file of the benchmark is missing: {error.strerror}.",
+            where=error.filename,
+            fix="Complete the benchmark.",
+        ) from None
 
 
 def _describe(
@@ -120,6 +144,7 @@ def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
         "benchmark": benchmark.fingerprint,
         "model": backbone.spec.model_dump(mode="json"),
         "weights": backbone.weights_digest,
+        "weights_from": backbone.weights_from,
         "protocol": backbone.protocol.description(),
     }
 

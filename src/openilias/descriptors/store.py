@@ -39,7 +39,19 @@ class StoreShard:
     source: str
     rows: int
     sha256: str
+    ids_sha256: str
     skipped: tuple[Skipped, ...]
+
+    def verify(self) -> None:
+        """Compare the files with the digests of the marker.
+
+        Raises:
+            OpenIliasError: they differ, or a file is missing.
+        """
+        for ending, digest in ((".npy", self.sha256), (".ids.parquet", self.ids_sha256)):
+            path = self.folder / f"{self.number:05d}{ending}"
+            if not path.is_file() or sha256_of(path) != digest:
+                raise OpenIliasError("This file is missing, or not as it was written.", where=path, fix=_AGAIN)
 
     def descriptors(self) -> npt.NDArray[np.floating]:
         """Return (rows, D), memory-mapped.
@@ -93,13 +105,15 @@ def write_shard(
     array_path = stem.with_name(f"{stem.name}.npy")
     with atomic_path(array_path) as temporary, temporary.open("wb") as handle:
         np.save(handle, np.ascontiguousarray(descriptors), allow_pickle=False)
-    with atomic_path(stem.with_name(f"{stem.name}.ids.parquet")) as temporary:
+    ids_path = stem.with_name(f"{stem.name}.ids.parquet")
+    with atomic_path(ids_path) as temporary:
         pq.write_table(pa.table({"id": pa.array(list(ids), pa.string())}), temporary)
     write_json(
         stem.with_name(f"{stem.name}.json"),
         {
             "rows": len(ids),
             "sha256": sha256_of(array_path),
+            "ids_sha256": sha256_of(ids_path),
             "source": source,
             "skipped": [{"id": item.id, "reason": item.reason} for item in skipped],
         },
@@ -118,7 +132,15 @@ def read_marker(folder: Path, number: int) -> StoreShard | None:
     marker = read_json(path)
     try:
         skipped = tuple(Skipped(entry["id"], entry["reason"]) for entry in marker["skipped"])
-        return StoreShard(folder, number, marker["source"], int(marker["rows"]), marker["sha256"], skipped)
+        return StoreShard(
+            folder,
+            number,
+            marker["source"],
+            int(marker["rows"]),
+            marker["sha256"],
+            marker["ids_sha256"],
+            skipped,
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise OpenIliasError(f"This done marker is broken: {error!r}.", where=path, fix=_AGAIN) from None
 
@@ -159,8 +181,9 @@ class DescriptorStore:
         return tuple(item for shard in self.shards for item in shard.skipped)
 
     def origin(self) -> dict[str, Any]:
-        """What must agree between stores that are compared: everything but the partition."""
-        return {key: value for key, value in self.manifest["made_from"].items() if key != "partition"}
+        """What must agree between stores that are compared: all but what belongs to the partition itself."""
+        own = ("partition", "contents", "skip_unreadable")
+        return {key: value for key, value in self.manifest["made_from"].items() if key not in own}
 
 
 def open_store(folder: Path) -> DescriptorStore:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.ids import object_of
-from openilias.core.protocol import Protocol
+from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
 from openilias.evaluate.metrics import average_precision, oracle, without
 from openilias.search.ranking import ABSENT, Ranking
@@ -71,7 +71,10 @@ class Evaluation:
         clutter: four groups of background clutter; empty if no positive has any.
         missing: queries of the benchmark that the ranking does not answer.
         uncategorised: objects asked for that the taxonomy does not name.
-        protocol: all that the numbers depend on.
+        unsearched: shards of the benchmark that were left out of the search, if that was allowed.
+        protocol: all that the numbers depend on; of an official file only ``k`` is known.
+        described: whether the protocol says how the descriptors were made (official files do not).
+        compat: how it was evaluated.
         depth: length of the longest list.
     """
 
@@ -85,7 +88,10 @@ class Evaluation:
     missing: tuple[str, ...]
     uncategorised: int
     protocol: Protocol
+    compat: Compat
     depth: int
+    described: bool = True
+    unsearched: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -93,6 +99,7 @@ def evaluate(
     benchmark: Benchmark,
     protocol: Protocol,
     *,
+    compat: Compat | None = None,
     allow_missing: bool = False,
     trusted: bool = False,
 ) -> Evaluation:
@@ -104,7 +111,8 @@ def evaluate(
     Args:
         ranking: of any depth; looked at down to ``protocol.k``.
         benchmark: what it was searched in.
-        protocol: k and compat are used.
+        protocol: its k is used.
+        compat: how to evaluate; as the protocol says by default.
         allow_missing: count queries that are not answered as zero (compat ``official``: leave them out).
         trusted: the database ids are known to be the benchmark's, do not check them.
 
@@ -114,7 +122,8 @@ def evaluate(
     asked = _asked(ranking, benchmark)
     absent = set(asked) - set(ranking.query_ids)
     missing = tuple(sorted(absent))
-    official = protocol.compat == "official"
+    compat = compat or protocol.compat
+    official = compat == "official"
     if missing and not allow_missing:
         raise OpenIliasError(
             f"{len(missing)} of {len(asked)} queries are not answered: {first_few(list(missing))}.",
@@ -156,6 +165,7 @@ def evaluate(
         missing=missing,
         uncategorised=sum(benchmark.taxonomy.coarse(name) is None for name in objects),
         protocol=protocol,
+        compat=compat,
         depth=int(ranking.rows.shape[1]),
     )
 
@@ -184,7 +194,7 @@ class _Lists:
         width = min(k, ranking.rows.shape[1])
         self.k = k
         self.rows = np.full((len(queries), width), ABSENT, np.int64)
-        self.scores = np.full((len(queries), width), -np.inf, np.float32)
+        self.scores = np.full((len(queries), width), -np.inf, ranking.scores.dtype)
         for row, item in enumerate(queries):
             if item in place:
                 self.rows[row] = ranking.rows[place[item], :width]

@@ -9,7 +9,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def average_precision(
-    scores: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.floating],
     relevant: npt.NDArray[np.bool_],
     positives: npt.NDArray[np.int64],
     *,
@@ -73,8 +73,8 @@ def oracle(
 
 
 def without(
-    scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_], removed: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    scores: npt.NDArray[np.floating], relevant: npt.NDArray[np.bool_], removed: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
     """Take entries out of Q lists and close the gaps; nothing takes their place.
 
     Args:
@@ -91,8 +91,3 @@ def without(
     gone = np.take_along_axis(removed, order, 1)
     left[gone], kept[gone] = -np.inf, False
     return left, kept
-
-
-def ranks_of_hits(relevant: npt.NDArray[np.bool_]) -> list[list[int]]:
-    """Return for each list the ranks (from 1) of its hits."""
-    return [(np.flatnonzero(row) + 1).tolist() for row in relevant]

@@ -6,39 +6,15 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path, read_json
 from openilias.core.ids import is_distractor
+from openilias.evaluate.pickles import read_arrays
 from openilias.search.ranking import ABSENT, Ranking
-
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.dtypes", "StrDType"),
-    ("numpy.dtypes", "Float32DType"),
-    ("numpy.dtypes", "Float64DType"),
-    ("numpy.dtypes", "Int64DType"),
-    ("_codecs", "encode"),
-}
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows NumPy arrays and plain containers, and nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is not an array")
-        return super().find_class(module, name)
 
 
 def read_official(path: Path) -> Ranking:
@@ -73,7 +49,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
 
 
 def _from_pickle(path: Path) -> Ranking:
-    value = _unpickle(path)
+    value = read_arrays(path)
     try:
         queries = [str(item) for item in value["query_ids"]]
         images = np.asarray([str(item) for item in value["db_ids"]], object)
@@ -87,8 +63,7 @@ def _from_pickle(path: Path) -> Ranking:
         ) from None
     if sims.ndim != 2 or sims.shape != ranks.shape or len(sims) != len(queries):
         raise OpenIliasError(
-            f"{len(queries)} queries, sims {sims.shape}, ranks {ranks.shape} do not belong together.",
-            where=path,
+            f"{len(queries)} queries, sims {sims.shape}, ranks {ranks.shape} do not belong together.", where=path
         )
     if ((ranks < 0) | (ranks >= len(images))).any():
         raise OpenIliasError(
@@ -106,23 +81,6 @@ def _from_pickle(path: Path) -> Ranking:
     return _ranking(lists, path)
 
 
-def _unpickle(path: Path) -> Any:
-    def load(handle: BinaryIO) -> Any:
-        return _RestrictedUnpickler(handle).load()
-
-    try:
-        with path.open("rb") as handle:
-            return load(handle)
-    except FileNotFoundError:
-        raise OpenIliasError("This file does not exist.", where=path, fix="Check the path.") from None
-    except Exception as error:  # a hostile pickle may raise anything while it is taken apart
-        raise OpenIliasError(
-            f"This pickle is refused or broken: {error}.",
-            where=path,
-            fix="Only arrays and plain containers are read.",
-        ) from None
-
-
 def _ranking(lists: Mapping[str, Mapping[str, Any]], path: Path) -> Ranking:
     # Positives by id first, distractors after in the order in which the file names them.
     names = dict.fromkeys(item for found in lists.values() for item in found)
@@ -131,22 +89,25 @@ def _ranking(lists: Mapping[str, Mapping[str, Any]], path: Path) -> Ranking:
     place = {item: row for row, item in enumerate(db_ids)}
     width = max((len(found) for found in lists.values()), default=0)
     rows = np.full((len(lists), width), ABSENT, np.int64)
-    scores = np.full(rows.shape, -np.inf, np.float32)
+    scores = np.full(rows.shape, -np.inf, np.float64)
     for line, (query, found) in enumerate(lists.items()):
         values = list(found.values())
         if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
             raise OpenIliasError(f"A similarity of {query} is not a number.", where=path)
         row = np.array([place[item] for item in found], np.int64)
         try:
-            with np.errstate(over="ignore"):  # what overflows is not finite, which is refused below
-                score = np.array(values, np.float32)
+            score = np.array(values, np.float64)
         except OverflowError:
             raise OpenIliasError(f"A similarity of {query} is out of range.", where=path) from None
         if not np.isfinite(score).all():
             raise OpenIliasError(f"A similarity of {query} is not finite.", where=path)
         order = np.lexsort((row, -score))
         rows[line, : len(row)], scores[line, : len(row)] = row[order], score[order]
-    return Ranking(tuple(lists), db_ids, rows, scores)
+    with np.errstate(over="ignore"):
+        single = scores.astype(np.float32)
+    # Doubles that float32 cannot tell apart stay doubles: rounding them would make ties.
+    kept = single if np.array_equal(single.astype(np.float64), scores) else scores
+    return Ranking(tuple(lists), db_ids, rows, kept)
 
 
 def write_official_json(ranking: Ranking, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from openilias.core.errors import OpenIliasError
+from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_path, sha256_of
-from openilias.core.manifests import claim, read_manifest, write_manifest
+from openilias.core.ids import DATABASE_PARTITIONS
+from openilias.core.manifests import claim, discard, read_manifest, write_manifest
 from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, Group, QueryResult, evaluate
@@ -20,9 +21,9 @@ from openilias.evaluate.official import read_official
 from openilias.search.ranking import read_ranking
 
 KIND = "evaluation"
-MANIFEST = "evaluation.json"
+MANIFEST, TABLE = "evaluation.json", "queries.parquet"
 _GROUPS = ("categories", "mid_categories", "coverage", "clutter")
-_PLAIN = ("map", "oracle", "uncategorised", "depth")
+_PLAIN = ("map", "oracle", "uncategorised", "depth", "compat", "described")
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         **{name: getattr(evaluation, name) for name in _PLAIN},
         "queries": len(evaluation.queries),
         "missing": list(evaluation.missing),
-        "protocol": evaluation.protocol.model_dump(mode="json"),
+        "unsearched": list(evaluation.unsearched),
+        "protocol": evaluation.protocol.model_dump(mode="json", include=None if evaluation.described else {"k"}),
         **{name: [asdict(group) for group in getattr(evaluation, name)] for name in _GROUPS},
     }
 
@@ -52,9 +54,15 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, made_from: dict[st
             "answered": pa.array([q.answered for q in queries], pa.bool_()),
         }
     )
-    with atomic_path(folder / "queries.parquet") as temporary:
+    with atomic_path(folder / TABLE) as temporary:
         pq.write_table(table, temporary)
-    write_manifest(folder / MANIFEST, kind=KIND, made_from=made_from, result=as_json(evaluation))
+    write_manifest(
+        folder / MANIFEST,
+        kind=KIND,
+        made_from=made_from,
+        sha256=sha256_of(folder / TABLE),
+        result=as_json(evaluation),
+    )
 
 
 def read_evaluation(folder: Path) -> tuple[Evaluation, dict[str, Any]]:
@@ -64,9 +72,12 @@ def read_evaluation(folder: Path) -> tuple[Evaluation, dict[str, Any]]:
         OpenIliasError: it is not one, or not whole.
     """
     manifest = read_manifest(folder / MANIFEST, kind=KIND)
+    path = folder / TABLE
+    if not path.is_file() or sha256_of(path) != manifest.get("sha256"):
+        raise OpenIliasError("This file is missing, or not as it was written.", where=path, fix="Evaluate again.")
     try:
         result = manifest["result"]
-        columns = pq.read_table(folder / "queries.parquet").to_pylist()
+        columns = pq.read_table(folder / TABLE).to_pylist()
         queries = tuple(
             QueryResult(
                 row["query_id"],
@@ -83,6 +94,7 @@ def read_evaluation(folder: Path) -> tuple[Evaluation, dict[str, Any]]:
         evaluation = Evaluation(
             queries=queries,
             missing=tuple(result["missing"]),
+            unsearched=tuple(result["unsearched"]),
             protocol=Protocol.model_validate(result["protocol"]),
             **{name: result[name] for name in _PLAIN},
             **groups,
@@ -102,6 +114,7 @@ def evaluate_to(
     k: int | None = None,
     compat: Compat | None = None,
     allow_missing: bool = False,
+    partial_database: bool = False,
     overwrite: bool = False,
 ) -> Evaluation:
     """Evaluate a ranking folder or an official result file, and write the evaluation folder.
@@ -111,8 +124,9 @@ def evaluate_to(
         benchmark: what was searched.
         out: where to write; None writes nothing. Does nothing if it holds the evaluation of the same.
         k: cut; the k of the search by default, 1000 for official files.
-        compat: instead of the ranking's own.
+        compat: how to evaluate; as the ranking's protocol says by default.
         allow_missing: count queries that are not answered as zero.
+        partial_database: accept a search that left out shards of the benchmark; the result names them.
         overwrite: replace an evaluation of something else.
 
     Raises:
@@ -133,7 +147,14 @@ def evaluate_to(
     else:
         ranking = read_official(source)
         protocol, identity, manifest = Protocol(), sha256_of(source), {}
-    protocol = protocol.model_copy(update={"k": k or protocol.k, "compat": compat or protocol.compat})
+    protocol = protocol.model_copy(update={"k": k or protocol.k})
+    unsearched = _unsearched(manifest, benchmark) if ours else ()
+    if unsearched and not partial_database:
+        raise OpenIliasError(
+            f"{len(unsearched)} shards of the benchmark were not searched: {first_few(list(unsearched))}.",
+            where=source,
+            fix="Search them too, or accept the easier task with --partial-database.",
+        )
     depth, size = ranking.rows.shape[1], manifest.get("database_size")
     if isinstance(size, int) and depth < min(protocol.k, size):
         raise OpenIliasError(
@@ -147,14 +168,29 @@ def evaluate_to(
         "annotations": benchmark.annotations,
         "ranking": identity,
         "protocol": protocol.model_dump(mode="json"),
+        "compat": compat or protocol.compat,
         "allow_missing": allow_missing,
+        "partial_database": partial_database,
     }
-    if out is not None and claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite) == "same":
-        return read_evaluation(out)[0]
-    evaluation = evaluate(ranking, benchmark, protocol, allow_missing=allow_missing, trusted=ours)
+    state = "new"
     if out is not None:
+        state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, payload=(TABLE,))
+        if state == "same":
+            return read_evaluation(out)[0]
+    evaluation = evaluate(ranking, benchmark, protocol, compat=compat, allow_missing=allow_missing, trusted=ours)
+    evaluation = replace(evaluation, described=ours, unsearched=unsearched)
+    if out is not None:
+        if state == "other":
+            discard(out)
         write_evaluation(evaluation, out, made_from=made_from)
     return evaluation
+
+
+def _unsearched(manifest: dict[str, Any], benchmark: Benchmark) -> tuple[str, ...]:
+    """Return the shards of the database partitions of a benchmark that a search left out."""
+    searched = set(manifest.get("sources", ()))
+    there = [shard.name for partition in DATABASE_PARTITIONS for shard in benchmark.shards(partition)]
+    return tuple(name for name in there if name not in searched)
 
 
 def _protocol_of(manifest: dict[str, Any], source: Path) -> Protocol:

@@ -46,6 +46,7 @@ class Experiment(BaseModel):
         protocol: all that the numbers depend on.
         search: how deep.
         allow_missing: count queries without a result as zero.
+        partial_database: accept that the benchmark's distractors are not here.
         skip_unreadable: list images that cannot be decoded and go on.
         out: folder of the run.
         matrix: dotted field -> values.
@@ -62,6 +63,7 @@ class Experiment(BaseModel):
     protocol: Protocol = Protocol()
     search: SearchStep = SearchStep()
     allow_missing: bool = False
+    partial_database: bool = False
     skip_unreadable: bool = False
     out: Path
     matrix: dict[str, list[Any]] = Field(default_factory=dict)
@@ -71,8 +73,10 @@ class Experiment(BaseModel):
         given = [name for name in ("weights", "random_weights", "fit") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"only one of {' and '.join(given)} can be given")
-        if self.fit is not None and self.model != "sift_vlad" and "model" not in self.matrix:
+        if self.fit is not None and self.model != "sift_vlad":
             raise ValueError("only the model sift_vlad is fitted")
+        if not self.out.name:
+            raise ValueError("out must name a folder")
         if self.search.k is not None and self.search.k < self.protocol.k:
             raise ValueError("search.k must not be smaller than protocol.k")
         return self
@@ -81,6 +85,18 @@ class Experiment(BaseModel):
     def depth(self) -> int:
         """How many images are retrieved per query."""
         return self.search.k or self.protocol.k
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Reads plain values only, and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build one mapping."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.YAMLError(f"the key {twice[0]!r} stands twice")
+        return super().construct_mapping(node, deep)
 
 
 def read_experiment(path: Path) -> list[Experiment]:
@@ -93,7 +109,7 @@ def read_experiment(path: Path) -> list[Experiment]:
         OpenIliasError: not YAML, an unknown key, or a value out of range; all of them are named.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OpenIliasError(f"This experiment file cannot be read: {error}.", where=path) from None
     if not isinstance(value, dict):
@@ -112,17 +128,22 @@ def _expand(value: dict[str, Any], path: Path) -> list[Experiment]:
     for values in itertools.product(*whole.matrix.values()):
         single = {key: inner for key, inner in value.items() if key != "matrix"}
         for key, chosen in zip(whole.matrix, values, strict=True):
-            single = _with(single, key.split("."), chosen)
+            single = _with(single, key.split("."), chosen, path)
+        if single.get("model") != "sift_vlad":
+            single.pop("fit", None)  # there is nothing to fit for the other models of a matrix
         label = ",".join(f"{key}={chosen}" for key, chosen in zip(whole.matrix, values, strict=True))
         single["out"] = str(Path(value["out"]) / label.replace("/", "_"))
         runs.append(_validated(single, path))
     return runs
 
 
-def _with(value: dict[str, Any], keys: list[str], chosen: Any) -> dict[str, Any]:
+def _with(value: dict[str, Any], keys: list[str], chosen: Any, path: Path) -> dict[str, Any]:
     if len(keys) == 1:
         return value | {keys[0]: chosen}
-    return value | {keys[0]: _with(value.get(keys[0]) or {}, keys[1:], chosen)}
+    inner = value.get(keys[0]) or {}
+    if not isinstance(inner, dict):
+        raise OpenIliasError(f"The matrix varies {keys[0]}.{keys[1]}, but {keys[0]} has no fields.", where=path)
+    return value | {keys[0]: _with(inner, keys[1:], chosen, path)}
 
 
 def _validated(value: dict[str, Any], path: Path) -> Experiment:

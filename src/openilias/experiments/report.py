@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from openilias.core.errors import OpenIliasError
+from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import read_json
 from openilias.data import read_ilias
 from openilias.evaluate.results import read_evaluation
-from openilias.report.html import ReportInput, write_report
+from openilias.report.html import ReportInput, is_report, write_report
 from openilias.search.ranking import read_ranking
 
 
@@ -45,20 +45,31 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             where=benchmark,
             fix="Run again.",
         )
-    if out.exists() and not (out / "index.html").exists() and any(out.iterdir()):
+    if out.exists() and not (out.is_dir() and (is_report(out) or not any(out.iterdir()))):
         raise OpenIliasError("The output folder exists and is not a report.", where=out, fix="Give another --out.")
     origin = ranking_manifest["made_from"]["origin"]
     model = {key: value for key, value in origin["model"].items() if value not in (None, {}, False)}
     skipped = ranking_manifest.get("skipped", [])
+    notes = [f"Skipped {entry['id']}: {entry['reason']}" for entry in skipped]
+    if origin["weights_from"].startswith("random"):
+        notes.insert(0, f"The weights are random ({origin['weights_from']}): the numbers say nothing about the model.")
+    if evaluation.unsearched:
+        left_out = first_few(list(evaluation.unsearched))
+        notes.insert(0, f"{len(evaluation.unsearched)} shards of the benchmark were not searched: {left_out}.")
     return write_report(
         ReportInput(
             title=f"{model['name']} on {benchmark.name}",
             benchmark=read,
             ranking=ranking,
             evaluation=evaluation,
-            model=model | {"dims": ranking_manifest.get("dims"), "weights digest": origin["weights"][:16]},
+            model=model
+            | {
+                "dims": ranking_manifest.get("dims"),
+                "weights": origin["weights_from"],
+                "weights digest": origin["weights"][:16],
+            },
             database_size=ranking_manifest.get("database_size"),
-            notes=tuple(f"Skipped {entry['id']}: {entry['reason']}" for entry in skipped),
+            notes=tuple(notes),
             times=about.get("times", {}),
         ),
         out,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from openilias.core.errors import OpenIliasError
 from openilias.core.files import made_folder, read_json
 from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.manifests import read_manifest, write_manifest
@@ -63,8 +64,14 @@ def run_experiment(experiment: Experiment, resources: Resources = Resources(), *
 
 def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> RunResult:
     folder = experiment.out
-    clock = _Clock(folder)
+    clock = _Clock(folder, overwrite=overwrite)
     benchmark = read_ilias(experiment.benchmark)
+    if not benchmark.distractor_shards and benchmark.id_list is not None and not experiment.partial_database:
+        raise OpenIliasError(
+            "The benchmark lists distractors, but none are here.",
+            where=benchmark.root,
+            fix="Complete it, or accept the easier task with 'partial_database: true' in the experiment.",
+        )
     backbone = _load(experiment, benchmark, resources, clock, overwrite=overwrite)
     partitions = [p for p in DATABASE_PARTITIONS if benchmark.shards(p)]
 
@@ -97,6 +104,7 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
             folder / "evaluation",
             k=experiment.protocol.k,
             allow_missing=experiment.allow_missing,
+            partial_database=experiment.partial_database,
             overwrite=overwrite,
         ),
     )
@@ -150,9 +158,9 @@ def _load(
 class _Clock:
     """Seconds of each step; a step that had nothing to do keeps the time it once took."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, overwrite: bool) -> None:
         self.times: dict[str, float] = {}
-        before: Any = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+        before: Any = read_json(folder / "run.json") if (folder / "run.json").exists() and not overwrite else {}
         self._before: dict[str, float] = before.get("times", {}) if isinstance(before, dict) else {}
 
     def time(self, name: str, work: Callable[[], T]) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -11,16 +10,6 @@ from openilias.core.errors import OpenIliasError
 
 MOST_PIXELS = 178_956_970
 """Larger pictures are refused as decompression bombs (Pillow's own hard limit at its default setting)."""
-
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    struct.error,
-    Image.DecompressionBombError,
-    EOFError,
-    KeyError,
-)
 
 
 class UnreadableImageError(OpenIliasError):
@@ -49,7 +38,11 @@ def decode(data: bytes, *, where: str, upright: bool = True) -> Image.Image:
             image.load()
             turned = ImageOps.exif_transpose(image) if upright else image
             return turned.convert("RGB")
-    except _UNREADABLE as error:
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's readers fail in many ways on damaged files
+        if isinstance(error, MemoryError):
+            raise
         raise UnreadableImageError(
             f"This image cannot be decoded: {_reason(error)}.",
             where=where,
@@ -69,6 +62,8 @@ def upright_size(data: bytes, *, where: str) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except _UNREADABLE as error:
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         raise UnreadableImageError(f"This image cannot be read: {_reason(error)}.", where=where) from None
     return (height, width) if turned else (width, height)

@@ -23,7 +23,8 @@ class TarMember:
 def index_tar(path: Path) -> list[TarMember]:
     """List the images of a shard in the order of the file.
 
-    As in the official code only ``.jpg`` members are images; the key is the name up to the first dot.
+    As in WebDataset and the official code the key is the name up to the first dot of its last part, and a member
+    is an image if all that follows that dot is ``jpg``. A leading ``./`` is no part of the key.
 
     Raises:
         OpenIliasError: the file is no tar, is truncated, or has two images of one key.
@@ -35,9 +36,11 @@ def index_tar(path: Path) -> list[TarMember]:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                if not info.isreg() or not info.name.endswith(".jpg"):
+                folder, slash, last = info.name.removeprefix("./").rpartition("/")
+                stem, _, ending = last.partition(".")
+                if not info.isreg() or ending != "jpg" or not stem:
                     continue
-                key = info.name.split(".", 1)[0]
+                key = folder + slash + stem
                 if key in seen:
                     raise OpenIliasError(
                         f"Two images of this shard have the key {key!r}.",

@@ -22,6 +22,7 @@ class Backbone(ABC):
     Attributes:
         spec: its record.
         protocol: with resolution and pooling filled in.
+        weights_from: where they came from: ``hub``, ``published file``, ``file``, ``fit``, ``random, seed N``.
         dims: length of a descriptor.
         device: where it computes.
         weights_digest: SHA-256 of the weights themselves, whatever file they came in.
@@ -31,6 +32,7 @@ class Backbone(ABC):
     protocol: Protocol
     dims: int
     weights_digest: str
+    weights_from: str
     device: str = "cpu"
 
     @abstractmethod

@@ -60,6 +60,8 @@ def fit(
         "partition": partition,
         "settings": settings.model_dump(mode="json"),
     }
+    if out.is_dir():
+        raise OpenIliasError("The output is a folder.", where=out, fix="Give the name of a file as --out.")
     if out.exists() and not overwrite:
         model, before = load_sift_vlad(out)
         if before == fitted_on:

@@ -60,7 +60,7 @@ class SiftVladSettings(BaseModel):
     images: int = Field(default=5000, ge=3)
     word_images: int = Field(default=300, ge=1)
     sample: int = Field(default=100_000, ge=1000)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class SiftVladBackbone(Backbone):
             raise OpenIliasError("sift_vlad has VLAD as its pooling.", fix="Leave --pooling out.")
         self.spec = spec.model_copy(update={"test": settings.resolution})
         self.protocol = self.spec.resolve(protocol)
-        self.weights_digest = self._model.digest
+        self.weights_digest, self.weights_from = self._model.digest, "fit"
         self.dims = int(self._model.whitening.projection.shape[1])
 
     def prepare(self, image: Image.Image) -> Floats:

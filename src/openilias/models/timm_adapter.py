@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import sha256_of
 from openilias.core.protocol import Protocol
 from openilias.images.resize import pad_to, pad_to_multiple, resize
 from openilias.models.backbone import Backbone, Floats
@@ -84,6 +85,7 @@ class TimmBackbone(Backbone):
                 where=weights,
                 spare=(heads,) if isinstance(heads, str) else tuple(heads),
             )
+        self.weights_from = _origin(spec, weights, random_weights)
         self.weights_digest = digest_state(network.state_dict())
         self._network = network.eval().to(self.device)
         self._patch = _patch_of(network)
@@ -143,6 +145,14 @@ class TimmBackbone(Backbone):
 
     def _pool_map(self, maps: torch.Tensor) -> torch.Tensor:
         return pool(maps, cast(MapPooling, self.protocol.pooling), official=self.protocol.compat == "official")
+
+
+def _origin(spec: ModelSpec, weights: Path | None, seed: int | None) -> str:
+    if seed is not None:
+        return f"random, seed {seed}"
+    if weights is None:
+        return "hub"
+    return "published file" if sha256_of(weights) == spec.weights_sha256 else "file"
 
 
 def _build(spec: ModelSpec, protocol: Protocol, *, pretrained: bool, seed: int | None) -> nn.Module:

@@ -14,13 +14,16 @@ import jinja2
 from markupsafe import Markup, escape
 
 from openilias.core.errors import first_few
-from openilias.core.files import atomic_folder
+from openilias.core.files import atomic_folder, read_json, write_json
 from openilias.core.protocol import Protocol
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.report import tables
 from openilias.report.gallery import Gallery, Shown, make_gallery
 from openilias.search.ranking import Ranking
+
+KIND = "report"
+MARKER = "report.json"
 
 PROTOCOL_MEANING = {
     "resolution": "target size of an image in pixels",
@@ -83,6 +86,15 @@ class Dot:
     label: str
 
 
+def is_report(folder: Path) -> bool:
+    """Tell whether a folder is a report of ours, and may be replaced by one."""
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    about = read_json(marker)
+    return isinstance(about, dict) and about.get("kind") == KIND
+
+
 def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -> Path:
     """Write ``index.html``, ``images/``, ``queries.csv`` and ``groups.csv``: equal input, equal bytes.
 
@@ -100,6 +112,7 @@ def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -
         (folder / "queries.csv").write_text(tables.queries_csv(report.evaluation), encoding="utf-8")
         (folder / "groups.csv").write_text(tables.groups_csv(report.evaluation), encoding="utf-8")
         (folder / "index.html").write_text(_render(report, gallery), encoding="utf-8")
+        write_json(folder / MARKER, {"kind": KIND, "title": report.title})
     return out / "index.html"
 
 
@@ -128,7 +141,7 @@ def _render(report: ReportInput, gallery: Gallery) -> str:
         kinds=_kinds(report),
         summary=tables.summary_rows(evaluation, database_size=report.database_size),
         warnings=_warnings(report, gallery),
-        notes=(*report.notes, *benchmark.notes),
+        notes=report.notes,
         protocol=_protocol_rows(evaluation.protocol),
         cut=tables.cut_name(evaluation.protocol.k),
         model=[(name, value_text(value)) for name, value in report.model.items()],

@@ -62,15 +62,16 @@ def topk(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[npt.NDArr
                 f"The database has {block.shape[-1]} dimensions, the queries have {queries.shape[1]}.",
                 fix="Describe both with the same model.",
             )
-        for piece in _pieces(block, count):
+        for piece in _pieces(block, max(count, queries.shape[1])):
             _require_finite(piece, "database")
             best_rows, best_scores = _merge(queries, wide, norms, piece, start, k, best_rows, best_scores)
             start += len(piece)
     return best_rows, best_scores
 
 
-def _pieces(block: Vectors, queries: int) -> Iterable[Vectors]:
-    step = max(256, _BLOCK_BYTES // (8 * max(queries, 1)))
+def _pieces(block: Vectors, width: int) -> Iterable[Vectors]:
+    """Cut a block so that its rows, and their scores, of ``width`` float64 each stay below the limit."""
+    step = max(256, _BLOCK_BYTES // (8 * max(width, 1)))
     for start in range(0, len(block), step):
         yield np.asarray(block[start : start + step])
 

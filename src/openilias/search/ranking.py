@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import atomic_path
+from openilias.core.files import atomic_path, sha256_of
 from openilias.core.manifests import read_manifest, write_manifest
 
 KIND = "ranking"
+MANIFEST, TABLE = "ranking.json", "ranking.parquet"
 ABSENT = -1
 
 
@@ -29,7 +30,8 @@ class Ranking:
         query_ids: Q of them, all different.
         db_ids: the database ids that occur.
         rows: (Q, k) int64, indices into ``db_ids``, best first; :data:`ABSENT` pads short lists at their end.
-        scores: (Q, k) float32, not rising along a row; -inf where padded.
+        scores: (Q, k) float32, not rising along a row; -inf where padded. float64 only where an official file has
+            scores that float32 does not hold.
 
     Raises:
         OpenIliasError: on construction, if any of this does not hold.
@@ -38,7 +40,7 @@ class Ranking:
     query_ids: tuple[str, ...]
     db_ids: tuple[str, ...]
     rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
         queries, width = len(self.query_ids), self.rows.shape[1] if self.rows.ndim == 2 else 0
@@ -110,12 +112,13 @@ def write_ranking(ranking: Ranking, folder: Path, *, made_from: dict[str, Any], 
             "score": pa.array(ranking.scores[present], pa.float32()),
         }
     )
-    with atomic_path(folder / "ranking.parquet") as temporary:
+    with atomic_path(folder / TABLE) as temporary:
         pq.write_table(table, temporary)
     write_manifest(
-        folder / "ranking.json",
+        folder / MANIFEST,
         kind=KIND,
         made_from=made_from,
+        sha256=sha256_of(folder / TABLE),
         query_ids=list(ranking.query_ids),
         depth=int(ranking.rows.shape[1]),
         **information,
@@ -128,8 +131,10 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
     Raises:
         OpenIliasError: it is not one, not whole, or not valid.
     """
-    manifest = read_manifest(folder / "ranking.json", kind=KIND)
-    path = folder / "ranking.parquet"
+    manifest = read_manifest(folder / MANIFEST, kind=KIND)
+    path = folder / TABLE
+    if not path.is_file() or sha256_of(path) != manifest.get("sha256"):
+        raise OpenIliasError("This file is missing, or not as it was written.", where=path, fix="Search again.")
     try:
         table = pq.read_table(path, columns=["query_id", "rank", "db_id", "score"])
         query_ids = tuple(manifest["query_ids"])

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.fingerprints import differences, fingerprint_lines
-from openilias.core.ids import PARTITIONS
-from openilias.core.manifests import claim
+from openilias.core.ids import DATABASE_PARTITIONS, PARTITIONS
+from openilias.core.manifests import claim, discard
 from openilias.core.progress import progress
 from openilias.descriptors.store import DescriptorStore, StoreShard
 from openilias.search.exact import topk
-from openilias.search.ranking import KIND, Ranking, read_ranking, write_ranking
+from openilias.search.ranking import KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
 
 ALGORITHM_VERSION = 1
 
@@ -74,23 +73,43 @@ def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: i
         k: how many images per query; all, if there are fewer.
 
     Raises:
-        OpenIliasError: the stores were not made by the same model, weights, protocol and benchmark.
+        OpenIliasError: the stores were not made by the same model, weights, protocol and benchmark, hold the wrong
+            partitions, or are damaged.
     """
     check_same_origin(queries + database)
+    _check_partitions(queries, database)
     base = database_of(database)
     query_shards = [shard for store in queries for shard in store.shards]
+    for shard in query_shards:
+        shard.verify()
     asked = np.concatenate([shard.descriptors() for shard in query_shards])
     query_ids = [item for shard in query_shards for item in shard.ids()]
     with progress("search", total=base.rows, unit="descriptors") as step:
 
         def blocks() -> Iterator[npt.NDArray[np.floating]]:
             for shard in base.shards:
+                shard.verify()
                 yield shard.descriptors()
                 step(shard.rows)
 
         rows, scores = topk(asked, blocks(), k)
     occurring, places = np.unique(rows, return_inverse=True)
     return Ranking(tuple(query_ids), tuple(base.ids_at(occurring)), places.reshape(rows.shape).astype(np.int64), scores)
+
+
+def _check_partitions(queries: list[DescriptorStore], database: list[DescriptorStore]) -> None:
+    for store in queries:
+        if store.partition in DATABASE_PARTITIONS:
+            raise OpenIliasError(
+                f"This store holds {store.partition}, not queries.", where=store.folder, fix="Give it as --database."
+            )
+    for store in database:
+        if store.partition not in DATABASE_PARTITIONS:
+            raise OpenIliasError(
+                f"This store holds {store.partition}, which are not searched.",
+                where=store.folder,
+                fix="Give it as --queries.",
+            )
 
 
 def check_same_origin(stores: list[DescriptorStore]) -> None:
@@ -101,18 +120,12 @@ def check_same_origin(stores: list[DescriptorStore]) -> None:
     """
     first = stores[0]
     for other in stores[1:]:
-        changed = differences(_comparable(first), _comparable(other))
+        changed = differences(first.origin(), other.origin())
         if changed:
             raise OpenIliasError(
                 f"{first.folder} and {other.folder} were not made alike:\n    " + "\n    ".join(changed[:12]),
                 fix="Extract both with the same model, weights, protocol and benchmark.",
             )
-
-
-def _comparable(store: DescriptorStore) -> dict[str, Any]:
-    origin = store.origin()
-    origin.pop("skip_unreadable", None)
-    return origin
 
 
 def search_to(
@@ -129,7 +142,7 @@ def search_to(
         OpenIliasError: as :func:`search`, or ``out`` is in the way.
     """
     check_same_origin(queries + database)
-    origin = _comparable(queries[0])
+    origin = queries[0].origin()
     made_from = {
         "algorithm_version": ALGORITHM_VERSION,
         "benchmark": origin["benchmark"],
@@ -138,14 +151,18 @@ def search_to(
         "database": sorted(_state(store) for store in database),
         "k": k,
     }
-    if claim(out, "ranking.json", kind=KIND, made_from=made_from, overwrite=overwrite) == "same":
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, payload=(TABLE,))
+    if state == "same":
         return read_ranking(out)[0]
     ranking = search(queries, database, k)
+    if state == "other":
+        discard(out)
     write_ranking(
         ranking,
         out,
         made_from=made_from,
         dims=queries[0].manifest.get("dims"),
+        sources=[shard.source for shard in database_of(database).shards],
         database_size=sum(store.rows for store in database),
         skipped=[{"id": item.id, "reason": item.reason} for store in queries + database for item in store.skipped],
     )
@@ -154,4 +171,5 @@ def search_to(
 
 def _state(store: DescriptorStore) -> str:
     """Return what identifies the content of a store: what it was made from, and its shards."""
-    return f"{store.partition} {store.fingerprint} {fingerprint_lines(shard.sha256 for shard in store.shards)}"
+    digests = fingerprint_lines(f"{shard.sha256} {shard.ids_sha256}" for shard in store.shards)
+    return f"{store.partition} {store.fingerprint} {digests}"
