@@ -81,6 +81,19 @@ def test_larger_problem_with_small_pieces(dtype: type, monkeypatch: pytest.Monke
     assert whole[0].tolist() == twin[0].tolist()
 
 
+def test_float16_sums_that_float64_does_not_hold_follow_the_fixed_order() -> None:
+    """Large terms that cancel over tiny ones: the result depends on the order of summation."""
+    database = np.full((40, 96), 6e-8, np.float16)
+    database[:, 10], database[:, 70] = 60000, -60000
+    database[::2] *= np.float16(0.5)
+    queries = np.ones((1, 96), np.float16)
+    queries[0, [10, 70]] = 60000
+    rows, scores = topk(queries, [database], 40)
+    twin_rows, twin_scores = naive(queries, database, 40)
+    assert rows.tolist() == twin_rows.tolist()
+    assert scores.tobytes() == twin_scores.tobytes()
+
+
 def test_pair_scores_round_once() -> None:
     a, b = np.full((1, 3), 0.1, np.float32), np.full((1, 3), 0.7, np.float32)
     exact = math.fsum(float(p) * float(q) for p, q in zip(a[0], b[0], strict=True))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 def one_thread_per_worker() -> Iterator[None]:
     """Keep OpenCV and BLAS to the calling thread inside the block, and put back what was before.
 
-    Otherwise their pools wait actively for the same cores: RootSIFT-VLAD takes twice as long.
+    Otherwise their pools wait actively for the same cores (see ``benchmarks/frame.py``).
     """
     import cv2
     from threadpoolctl import threadpool_limits
