@@ -10,7 +10,7 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_folder, atomic_path, read_json, write_bytes, write_json
 from openilias.core.fingerprints import differences, fingerprint, fingerprint_lines
 from openilias.core.ids import distractor_shard, is_distractor, object_of
-from openilias.core.manifests import claim, discard, read_manifest, write_manifest
+from openilias.core.manifests import claim, read_manifest, replacing, write_manifest
 from openilias.core.progress import progress
 
 JSON = st.recursive(
@@ -72,9 +72,13 @@ def test_claim_new_same_other(tmp_path: Path) -> None:
         claim(folder, "m.json", kind="thing", made_from={"x": 3}, overwrite=False)
     assert folder.exists()
     assert claim(folder, "m.json", kind="thing", made_from={"x": 3}, overwrite=True) == "other"
-    assert folder.exists()
-    discard(folder)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), replacing(folder, "other"):
+        (folder / "new").touch()
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["m.json"]
+    with replacing(folder, "other"):
+        (folder / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
 
 
 def test_a_cut_off_output_is_free_and_hidden_files_are_not_ours(tmp_path: Path) -> None:
@@ -83,11 +87,11 @@ def test_a_cut_off_output_is_free_and_hidden_files_are_not_ours(tmp_path: Path) 
     (tmp_path / ".t.parquet.0123.partial").write_bytes(b"quarter")
     with pytest.raises(OpenIliasError, match="holds no thing"):
         claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False)
-    assert claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False, payload=("t.parquet",)) == "new"
+    assert claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False, ours=r"t\.parquet") == "new"
     payload.unlink()
     (tmp_path / ".git").mkdir()
     with pytest.raises(OpenIliasError, match="holds no thing"):
-        claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False, payload=("t.parquet",))
+        claim(tmp_path, "m.json", kind="thing", made_from={}, overwrite=False, ours=r"t\.parquet")
 
 
 def test_claim_never_touches_what_is_not_ours(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def show_evaluation(result: Evaluation) -> None:
     if result.missing:
         treated = "left out" if result.compat == "official" else "counted as zero"
         say(f"{len(result.missing)} queries are not answered and {treated}")
+    if not result.described:
+        say("an official file does not say how its descriptors were made, nor what was searched")
     if result.unsearched:
         say(f"{len(result.unsearched)} shards of the benchmark were not searched")
     if result.depth < k:

@@ -57,6 +57,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``target``; it takes the place of ``target`` only if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    target = target.resolve()
     temporary = temporary_beside(target)
     temporary.mkdir()
     try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from openilias.core.errors import OpenIliasError
-from openilias.core.files import is_temporary, read_json, temporary_beside, write_json
+from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import is_temporary, made_folder, read_json, temporary_beside, write_json
 from openilias.core.fingerprints import differences, fingerprint
 
 State = Literal["new", "same", "other"]
@@ -67,9 +70,7 @@ def write_manifest(path: Path, *, kind: str, made_from: dict[str, Any], **inform
     )
 
 
-def claim(
-    folder: Path, name: str, *, kind: str, made_from: dict[str, Any], overwrite: bool, payload: tuple[str, ...] = ()
-) -> State:
+def claim(folder: Path, name: str, *, kind: str, made_from: dict[str, Any], overwrite: bool, ours: str = "") -> State:
     """Decide whether an output has to be made; changes nothing.
 
     Args:
@@ -77,12 +78,13 @@ def claim(
         name: its manifest file.
         kind: what the manifest must say it is.
         made_from: what the output would be made from now.
-        overwrite: an output made from something else may be replaced.
-        payload: files that are written before the manifest: a folder with nothing else was cut off, and is free.
+        overwrite: an output made from something else, or a damaged one, may be replaced.
+        ours: regular expression of the other file names of such an output. A folder that holds only these was cut
+            off before its manifest, and is free; one that holds anything else is never replaced.
 
     Returns:
         ``same`` if the folder holds an output (whole or begun) made from the same, ``new`` if it is free, ``other``
-        if it holds an output that may be replaced: :func:`discard` it when the new one is ready or certain.
+        if it holds an output that may be replaced.
 
     Raises:
         OpenIliasError: the folder holds something else and ``overwrite`` is False, or files that are not ours.
@@ -90,13 +92,25 @@ def claim(
     manifest_path = folder / name
     if folder.exists() and not folder.is_dir():
         raise OpenIliasError("The output path is a file.", where=folder, fix="Give another --out.")
+    if not folder.exists():
+        return "new"
+    foreign = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name != name and not is_temporary(entry.name) and not re.fullmatch(ours, entry.name)
+    )
     if not manifest_path.exists():
-        if folder.exists() and any(not is_temporary(e.name) and e.name not in payload for e in folder.iterdir()):
+        if foreign:
             raise OpenIliasError(
                 f"The output folder exists and holds no {kind}.", where=folder, fix="Give another --out."
             )
         return "new"
-    manifest = read_manifest(manifest_path, kind=kind)
+    try:
+        manifest = read_manifest(manifest_path, kind=kind)
+    except OpenIliasError:
+        if not overwrite or foreign:
+            raise
+        return "other"
     if manifest.get("fingerprint") == fingerprint(made_from):
         return "same"
     if not overwrite:
@@ -106,12 +120,38 @@ def claim(
             where=folder,
             fix="Give another --out, or --overwrite to replace it.",
         )
+    if foreign:
+        raise OpenIliasError(
+            f"This {kind} cannot be replaced, its folder holds other files too: {first_few(foreign)}.",
+            where=folder,
+            fix="Move them away, or give another --out.",
+        )
     return "other"
 
 
-def discard(folder: Path) -> None:
-    """Remove an output that is to be replaced."""
-    # Renamed first: killed in between, no half of the old output is left under its name.
-    old = temporary_beside(folder)
-    folder.replace(old)
-    shutil.rmtree(old)
+@contextmanager
+def replacing(folder: Path, state: State, *, begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Make an output in the block; if that fails, what was there before is there again.
+
+    Args:
+        folder: the output folder.
+        state: as :func:`claim` found it.
+        begun: asked after a failure: whether the new output is worth keeping although it is not whole.
+    """
+    folder = folder.resolve()
+    old = None
+    if state == "other":
+        old = temporary_beside(folder)
+        folder.replace(old)
+    try:
+        with made_folder(folder):
+            yield
+    except BaseException:
+        if old is not None and not begun():
+            shutil.rmtree(folder, ignore_errors=True)
+            old.replace(folder)
+            old = None
+        raise
+    finally:
+        if old is not None:
+            shutil.rmtree(old)

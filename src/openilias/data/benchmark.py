@@ -117,6 +117,14 @@ class Benchmark:
         width, height = upright_size(Item(item, self.path_of(item)).read(), where=item)
         return coverage(boxes, width=width, height=height)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Shards that the checksums name and that are not here; ``distractors`` if ids are listed and none is here."""
+        here = {shard.name for shard in self.distractor_shards}
+        named = (name for name in self.checksums if name.endswith(".tar") and name != "ilias_core.tar")
+        missing = tuple(sorted(name for name in named if name not in here))
+        return missing or (("distractors",) if self.id_list is not None and not here else ())
+
     def path_of(self, item: str) -> Path:
         """Return where the file of a query or positive id lies."""
         return self.core / item

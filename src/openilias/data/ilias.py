@@ -14,7 +14,7 @@ from openilias.data.taxonomy import Taxonomy, read_taxonomy
 _CORES = ("ilias_core", "core")
 _TAR_FOLDERS = ("yfcc100m", "distractors")
 _QUERY, _TEXT, _POSITIVE = (re.compile(text) for text in (r"Q.*\.jpg", r"T.*\.txt", r"P.*\.jpg"))
-_ANY_IMAGE = re.compile(r"[QP].*\.jpg")
+_IMAGE_OF = {"query": _QUERY, "pos": _POSITIVE}
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -71,12 +71,14 @@ def _from_files(core: Path, folder: str, pattern: re.Pattern[str]) -> tuple[str,
         if not directory.is_dir() or not inner.is_dir():
             continue
         for path in inner.iterdir():
+            if path.name.startswith("."):
+                continue
             item = f"{directory.name}/{folder}/{path.name}"
             if not item.isprintable() or any(0xD800 <= ord(letter) <= 0xDFFF for letter in item):
                 raise OpenIliasError("This file name is not text.", where=repr(str(path)), fix="Rename it.")
             if pattern.fullmatch(path.name):
                 found.append(item)
-            elif path.suffix.lower() in _IMAGE_ENDINGS and not _ANY_IMAGE.fullmatch(path.name):
+            elif path.suffix.lower() in _IMAGE_ENDINGS and not _IMAGE_OF[folder].fullmatch(path.name):
                 strange.append(item)
     if strange:
         raise OpenIliasError(
@@ -89,7 +91,7 @@ def _from_files(core: Path, folder: str, pattern: re.Pattern[str]) -> tuple[str,
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise OpenIliasError(f"This id file cannot be read: {error}.", where=path) from None
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import made_folder
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
-from openilias.core.manifests import claim, discard, write_manifest
+from openilias.core.manifests import claim, replacing, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.threads import one_thread_per_worker
 from openilias.data import Benchmark, Item, SourceShard
 from openilias.descriptors.store import (
+    FILES,
     KIND,
     MANIFEST,
     DescriptorStore,
@@ -73,24 +73,40 @@ def extract(
         "contents": contents_of(shards),
         "skip_unreadable": skip_unreadable,
     }
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite)
-    if state == "other":
-        discard(out)
-    with made_folder(out):
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=FILES)
+
+    def begun() -> bool:
+        return any((out / f"{number:05d}.json").exists() for number in range(len(shards)))
+
+    with replacing(out, state, begun=begun):
         if state != "same":
             sources = [shard.name for shard in shards]
-            write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, dims=backbone.dims, sources=sources)
-        left = [(number, shard) for number, shard in enumerate(shards) if read_marker(out, number) is None]
+            information = {"dims": backbone.dims, "weights_from": backbone.weights_from, "sources": sources}
+            write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, **information)
+        left = [(number, shard) for number, shard in enumerate(shards) if not _finished(out, number, check=overwrite)]
         try:
             if left:
                 batch = batch_size or (4 if backbone.device == "cpu" else 32)
                 _describe(left, backbone, out, batch, workers or os.cpu_count() or 1, skip_unreadable)
         except BaseException:
-            if not any(read_marker(out, number) for number in range(len(shards))):
-                for name in (MANIFEST, "00000.npy", "00000.ids.parquet"):
+            if not begun():
+                for name in ("00000.npy", "00000.ids.parquet", MANIFEST):
                     (out / name).unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
             raise
     return open_store(out)
+
+
+def _finished(out: Path, number: int, *, check: bool) -> bool:
+    """Tell whether a shard is finished; with ``check`` a damaged one is taken for not finished."""
+    try:
+        shard = read_marker(out, number)
+        if shard is not None and check:
+            shard.verify()
+    except OpenIliasError:
+        if not check:
+            raise
+        return False
+    return shard is not None
 
 
 def contents_of(shards: tuple[SourceShard, ...]) -> str:
@@ -144,7 +160,6 @@ def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
         "benchmark": benchmark.fingerprint,
         "model": backbone.spec.model_dump(mode="json"),
         "weights": backbone.weights_digest,
-        "weights_from": backbone.weights_from,
         "protocol": backbone.protocol.description(),
     }
 

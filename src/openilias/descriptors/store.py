@@ -20,6 +20,7 @@ from openilias.core.manifests import read_manifest
 
 KIND = "descriptor store"
 MANIFEST = "manifest.json"
+FILES = r"\d{5,}\.(npy|ids\.parquet|json)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class StoreShard:
         return ids
 
 
-_AGAIN = "Remove the marker of this shard (its .json) and run the extraction again: only this shard is redone."
+_AGAIN = "Run the extraction again with --overwrite: only shards that are damaged are redone."
 
 
 def write_shard(

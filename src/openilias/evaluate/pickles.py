@@ -54,7 +54,7 @@ _KINDS = {
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):  # the one in Python: its memo grows only with what is there
     def find_class(self, module: str, name: str) -> Any:
         place = re.sub(r"^numpy\.(_?core)\.", "", module)
         if (place, name) not in _KINDS or (place in ("multiarray", "numeric") and place == module):
@@ -76,7 +76,8 @@ def read_arrays(path: Path) -> dict[str, Any]:
             found = _Reader(handle).load()
         if not isinstance(found, dict):
             raise ValueError("it is not a dictionary")
-        return {str(name): _plain(value) for name, value in found.items()}
+        builder = _Builder(path.stat().st_size)
+        return {str(name): builder.build(value) for name, value in found.items()}
     except FileNotFoundError:
         raise OpenIliasError("This file does not exist.", where=path, fix="Check the path.") from None
     except Exception as error:  # a hostile pickle may fail in any way while it is taken apart
@@ -85,23 +86,41 @@ def read_arrays(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (str, int, float)):
-        return value
-    if not isinstance(value, _Remembered):
-        raise ValueError(f"it holds a {type(value).__name__}")
-    if value.kind == "scalar":
-        kind, data = value.arguments
-        return _array(kind, (), data, fortran=False).item()
-    if value.kind == "buffer":
-        data, kind, shape, order = value.arguments
-        return _array(kind, shape, data, fortran=order == "F")
-    if value.kind == "array":
-        _, shape, kind, fortran, data = value.state
-        return _array(kind, shape, data, fortran=bool(fortran))
-    raise ValueError(f"it holds a bare {value.kind}")
+class _Builder:
+    """Builds arrays and lists of what was remembered: each thing once, and no more than a file of its size can hold."""
+
+    def __init__(self, size: int) -> None:
+        self.left = 8 * size + 1000
+        self.built: dict[int, Any] = {}
+
+    def build(self, value: Any) -> Any:
+        if value is None or isinstance(value, (str, int, float)):
+            return value
+        if id(value) not in self.built:
+            self.built[id(value)] = self._build(value)
+        return self.built[id(value)]
+
+    def _build(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            self.left -= len(value)
+            if self.left < 0:
+                raise ValueError("it unfolds to more than its size")
+            return [self.build(item) for item in value]
+        if not isinstance(value, _Remembered):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        if value.kind == "scalar":
+            kind, data = value.arguments
+            return self._array(kind, (), data, fortran=False).item()
+        if value.kind == "buffer":
+            data, kind, shape, order = value.arguments
+            return self._array(kind, shape, data, fortran=order == "F")
+        if value.kind == "array":
+            _, shape, kind, fortran, data = value.state
+            return self._array(kind, shape, data, fortran=bool(fortran))
+        raise ValueError(f"it holds a bare {value.kind}")
+
+    def _array(self, kind: Any, shape: Any, data: Any, *, fortran: bool) -> npt.NDArray[Any]:
+        return _array(kind, shape, self.build(data) if isinstance(data, list) else data, fortran=fortran)
 
 
 def _array(kind: Any, shape: Any, data: Any, *, fortran: bool) -> npt.NDArray[Any]:
@@ -113,7 +132,7 @@ def _array(kind: Any, shape: Any, data: Any, *, fortran: bool) -> npt.NDArray[An
     if kind.arguments[0].lstrip("|").startswith("O"):
         if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
             raise ValueError("an array of objects holds more than text")
-        return np.array(data, object).reshape(shape, order=order)
+        return np.array(data, object).reshape(shape)
     if _PLAIN_TYPE.fullmatch(kind.arguments[0]) is None:
         raise ValueError(f"an array has the type {kind.arguments[0]!r}")
     big_endian = isinstance(kind.state, tuple) and len(kind.state) > 1 and kind.state[1] == ">"
@@ -121,6 +140,12 @@ def _array(kind: Any, shape: Any, data: Any, *, fortran: bool) -> npt.NDArray[An
     raw = _bytes(data)
     if len(raw) != math.prod(shape) * dtype.itemsize:
         raise ValueError("an array has another size than its shape says")
+    if (
+        dtype.kind == "U"
+        and raw
+        and int(np.frombuffer(raw, np.dtype("u4").newbyteorder(dtype.byteorder)).max()) > 0x10FFFF
+    ):
+        raise ValueError("an array of text holds what is not text")
     array: npt.NDArray[Any] = np.frombuffer(raw, dtype).reshape(shape, order=order).copy()
     return array
 

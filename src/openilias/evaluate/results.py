@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_path, sha256_of
 from openilias.core.ids import DATABASE_PARTITIONS
-from openilias.core.manifests import claim, discard, read_manifest, write_manifest
+from openilias.core.manifests import State, claim, read_manifest, replacing, write_manifest
 from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, Group, QueryResult, evaluate
@@ -74,7 +75,9 @@ def read_evaluation(folder: Path) -> tuple[Evaluation, dict[str, Any]]:
     manifest = read_manifest(folder / MANIFEST, kind=KIND)
     path = folder / TABLE
     if not path.is_file() or sha256_of(path) != manifest.get("sha256"):
-        raise OpenIliasError("This file is missing, or not as it was written.", where=path, fix="Evaluate again.")
+        raise OpenIliasError(
+            "This file is missing, or not as it was written.", where=path, fix="Evaluate again with --overwrite."
+        )
     try:
         result = manifest["result"]
         columns = pq.read_table(folder / TABLE).to_pylist()
@@ -170,19 +173,22 @@ def evaluate_to(
         "protocol": protocol.model_dump(mode="json"),
         "compat": compat or protocol.compat,
         "allow_missing": allow_missing,
-        "partial_database": partial_database,
+        "unsearched": list(unsearched),
     }
-    state = "new"
+    state: State = "new"
     if out is not None:
-        state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, payload=(TABLE,))
+        state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
         if state == "same":
-            return read_evaluation(out)[0]
+            try:
+                return read_evaluation(out)[0]
+            except OpenIliasError:
+                if not overwrite:
+                    raise
     evaluation = evaluate(ranking, benchmark, protocol, compat=compat, allow_missing=allow_missing, trusted=ours)
     evaluation = replace(evaluation, described=ours, unsearched=unsearched)
     if out is not None:
-        if state == "other":
-            discard(out)
-        write_evaluation(evaluation, out, made_from=made_from)
+        with replacing(out, state):
+            write_evaluation(evaluation, out, made_from=made_from)
     return evaluation
 
 
@@ -190,7 +196,7 @@ def _unsearched(manifest: dict[str, Any], benchmark: Benchmark) -> tuple[str, ..
     """Return the shards of the database partitions of a benchmark that a search left out."""
     searched = set(manifest.get("sources", ()))
     there = [shard.name for partition in DATABASE_PARTITIONS for shard in benchmark.shards(partition)]
-    return tuple(name for name in there if name not in searched)
+    return tuple(name for name in (*there, *benchmark.absent) if name not in searched)
 
 
 def _protocol_of(manifest: dict[str, Any], source: Path) -> Protocol:

@@ -73,7 +73,7 @@ class Experiment(BaseModel):
         given = [name for name in ("weights", "random_weights", "fit") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"only one of {' and '.join(given)} can be given")
-        if self.fit is not None and self.model != "sift_vlad":
+        if self.fit is not None and self.model != "sift_vlad" and "model" not in self.matrix:
             raise ValueError("only the model sift_vlad is fitted")
         if not self.out.name:
             raise ValueError("out must name a folder")
@@ -92,7 +92,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build one mapping."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if not key.tag.endswith(":merge")]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             raise yaml.YAMLError(f"the key {twice[0]!r} stands twice")

@@ -49,10 +49,11 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
         raise OpenIliasError("The output folder exists and is not a report.", where=out, fix="Give another --out.")
     origin = ranking_manifest["made_from"]["origin"]
     model = {key: value for key, value in origin["model"].items() if value not in (None, {}, False)}
+    weights_from = str(ranking_manifest.get("weights_from", ""))
     skipped = ranking_manifest.get("skipped", [])
     notes = [f"Skipped {entry['id']}: {entry['reason']}" for entry in skipped]
-    if origin["weights_from"].startswith("random"):
-        notes.insert(0, f"The weights are random ({origin['weights_from']}): the numbers say nothing about the model.")
+    if weights_from.startswith("random"):
+        notes.insert(0, f"The weights are random ({weights_from}): the numbers say nothing about the model.")
     if evaluation.unsearched:
         left_out = first_few(list(evaluation.unsearched))
         notes.insert(0, f"{len(evaluation.unsearched)} shards of the benchmark were not searched: {left_out}.")
@@ -65,7 +66,7 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             model=model
             | {
                 "dims": ranking_manifest.get("dims"),
-                "weights": origin["weights_from"],
+                "weights": weights_from,
                 "weights digest": origin["weights"][:16],
             },
             database_size=ranking_manifest.get("database_size"),

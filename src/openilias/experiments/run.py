@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openilias.core.errors import OpenIliasError
+from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import made_folder, read_json
 from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.manifests import read_manifest, write_manifest
@@ -66,9 +66,9 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     folder = experiment.out
     clock = _Clock(folder, overwrite=overwrite)
     benchmark = read_ilias(experiment.benchmark)
-    if not benchmark.distractor_shards and benchmark.id_list is not None and not experiment.partial_database:
+    if benchmark.absent and not experiment.partial_database:
         raise OpenIliasError(
-            "The benchmark lists distractors, but none are here.",
+            f"The benchmark lists distractors that are not here: {first_few(list(benchmark.absent))}.",
             where=benchmark.root,
             fix="Complete it, or accept the easier task with 'partial_database: true' in the experiment.",
         )
@@ -117,6 +117,7 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
         folder / "run.json",
         kind=KIND,
         made_from=description_of(benchmark, backbone) | {"steps": steps},
+        weights_from=backbone.weights_from,
         benchmark=str(experiment.benchmark.resolve()),
         times=clock.times,
     )

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from openilias.core.errors import first_few
 from openilias.core.files import atomic_folder, read_json, write_json
-from openilias.core.protocol import Protocol
+from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.report import tables
@@ -24,6 +24,7 @@ from openilias.search.ranking import Ranking
 
 KIND = "report"
 MARKER = "report.json"
+_ENTRIES = {MARKER, "index.html", "images", "queries.csv", "groups.csv"}
 
 PROTOCOL_MEANING = {
     "resolution": "target size of an image in pixels",
@@ -87,9 +88,9 @@ class Dot:
 
 
 def is_report(folder: Path) -> bool:
-    """Tell whether a folder is a report of ours, and may be replaced by one."""
+    """Tell whether a folder is a report of ours and nothing else, so that it may be replaced by one."""
     marker = folder / MARKER
-    if not marker.is_file():
+    if not marker.is_file() or {entry.name for entry in folder.iterdir()} - _ENTRIES:
         return False
     about = read_json(marker)
     return isinstance(about, dict) and about.get("kind") == KIND
@@ -142,7 +143,7 @@ def _render(report: ReportInput, gallery: Gallery) -> str:
         summary=tables.summary_rows(evaluation, database_size=report.database_size),
         warnings=_warnings(report, gallery),
         notes=report.notes,
-        protocol=_protocol_rows(evaluation.protocol),
+        protocol=_protocol_rows(evaluation.protocol, evaluation.compat),
         cut=tables.cut_name(evaluation.protocol.k),
         model=[(name, value_text(value)) for name, value in report.model.items()],
         times=report.times,
@@ -186,7 +187,7 @@ def _warnings(report: ReportInput, gallery: Gallery) -> list[str]:
     evaluation = report.evaluation
     k, found = evaluation.protocol.k, []
     if evaluation.missing:
-        left_out = evaluation.protocol.compat == "official"
+        left_out = evaluation.compat == "official"
         how = "left out of every mean, as the official code does" if left_out else "counted as zero"
         found.append(
             f"{tables.count(len(evaluation.missing), 'query')} of the benchmark without an answer in the "
@@ -217,8 +218,8 @@ def _short_lists(evaluation: Evaluation, database_size: int | None) -> str:
     return f"The database has fewer images than k = {k}: the lists are full rankings of {depth}."
 
 
-def _protocol_rows(protocol: Protocol) -> list[tuple[str, str, str]]:
-    return [
+def _protocol_rows(protocol: Protocol, evaluated: Compat) -> list[tuple[str, str, str]]:
+    rows = [
         (
             name,
             _BY_DEFAULT.get(name, "none") if value is None else value_text(value),
@@ -226,6 +227,9 @@ def _protocol_rows(protocol: Protocol) -> list[tuple[str, str, str]]:
         )
         for name, value in protocol.model_dump(mode="json").items()
     ]
+    if evaluated != protocol.compat:
+        rows.append(("compat of the evaluation", evaluated, PROTOCOL_MEANING["compat"]))
+    return rows
 
 
 def value_text(value: Any) -> str:

@@ -134,7 +134,9 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
     manifest = read_manifest(folder / MANIFEST, kind=KIND)
     path = folder / TABLE
     if not path.is_file() or sha256_of(path) != manifest.get("sha256"):
-        raise OpenIliasError("This file is missing, or not as it was written.", where=path, fix="Search again.")
+        raise OpenIliasError(
+            "This file is missing, or not as it was written.", where=path, fix="Search again with --overwrite."
+        )
     try:
         table = pq.read_table(path, columns=["query_id", "rank", "db_id", "score"])
         query_ids = tuple(manifest["query_ids"])

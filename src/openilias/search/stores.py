@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError
 from openilias.core.fingerprints import differences, fingerprint_lines
 from openilias.core.ids import DATABASE_PARTITIONS, PARTITIONS
-from openilias.core.manifests import claim, discard
+from openilias.core.manifests import claim, replacing
 from openilias.core.progress import progress
 from openilias.descriptors.store import DescriptorStore, StoreShard
 from openilias.search.exact import topk
@@ -151,21 +152,25 @@ def search_to(
         "database": sorted(_state(store) for store in database),
         "k": k,
     }
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, payload=(TABLE,))
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
     if state == "same":
-        return read_ranking(out)[0]
+        try:
+            return read_ranking(out)[0]
+        except OpenIliasError:
+            if not overwrite:
+                raise
     ranking = search(queries, database, k)
-    if state == "other":
-        discard(out)
-    write_ranking(
-        ranking,
-        out,
-        made_from=made_from,
-        dims=queries[0].manifest.get("dims"),
-        sources=[shard.source for shard in database_of(database).shards],
-        database_size=sum(store.rows for store in database),
-        skipped=[{"id": item.id, "reason": item.reason} for store in queries + database for item in store.skipped],
-    )
+    with replacing(out, state):
+        write_ranking(
+            ranking,
+            out,
+            made_from=made_from,
+            dims=queries[0].manifest.get("dims"),
+            weights_from=queries[0].manifest.get("weights_from", ""),
+            sources=[shard.source for shard in database_of(database).shards],
+            database_size=sum(store.rows for store in database),
+            skipped=[{"id": item.id, "reason": item.reason} for store in queries + database for item in store.skipped],
+        )
     return ranking
 
 
