@@ -267,3 +267,42 @@ def test_a_matrix_of_models_fits_only_what_is_fitted(tiny_root: Path, tmp_path: 
     first, second = read_experiment(path)
     assert first.fit is not None
     assert (second.model, second.fit) == ("resnet18", None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ranking/ranking.parquet", "ranking/ranking.json", "evaluation/queries.parquet", "evaluation/evaluation.json"],
+)
+def test_overwrite_mends_damaged_results(run: Path, tiny_root: Path, name: str) -> None:
+    before = read_evaluation(run / "evaluation")[0]
+    (run / name).write_bytes(b"{")
+    text = TEXT.format(root=tiny_root, out="run")
+    with pytest.raises(OpenIliasError):
+        run_text(run.parent, text)
+    assert run_text(run.parent, text, overwrite=True)[0].evaluation == before
+
+
+def test_a_report_with_other_files_is_never_replaced(run: Path) -> None:
+    (run / "report" / "notes.txt").write_text("precious")
+    with pytest.raises(OpenIliasError, match="not a report"):
+        report_run(run, run / "report")
+
+
+def test_the_report_says_how_it_was_evaluated(run: Path, tiny_root: Path, tmp_path: Path) -> None:
+    from openilias.data import read_ilias
+
+    shutil.rmtree(run / "evaluation")
+    evaluate_to(run / "ranking", read_ilias(tiny_root), run / "evaluation", compat="official")
+    assert "compat of the evaluation" in report_run(run, tmp_path / "page").read_text(encoding="utf-8")
+
+
+def test_merge_keys_and_any_order_of_models(tiny_root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        "benchmark: b\nmodel: resnet18\nout: o\nfit: {words: 8}\nmatrix: {model: [sift_vlad, resnet18]}\n"
+        "protocol:\n  <<: {k: 5}\n  resize: pad\n"
+    )
+    first, second = read_experiment(path)
+    assert first.fit is not None
+    assert second.fit is None
+    assert (first.protocol.k, first.protocol.resize) == (5, "pad")

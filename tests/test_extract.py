@@ -320,3 +320,42 @@ def test_swapped_ids_are_noticed(tiny: Benchmark, resnet: Backbone, tmp_path: Pa
     pq.write_table(pa.table({"id": list(reversed(tiny.positives))}), tmp_path / "p" / "00000.ids.parquet")
     with pytest.raises(OpenIliasError, match="not as it was written"):
         search([queries], [positives], 3)
+
+
+def test_a_failed_overwrite_puts_the_old_store_back(root: Path, resnet: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    extract(read_ilias(root), resnet, "positives", out)
+    before = files_of(out)
+    (root / "ilias_core" / read_ilias(root).positives[0]).write_bytes(b"broken")
+    with pytest.raises(OpenIliasError, match="cannot be decoded"):
+        extract(read_ilias(root), model(resolution=80), "positives", out, overwrite=True)
+    assert files_of(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "s"]
+
+
+@pytest.mark.parametrize("name", ["00000.npy", "00000.ids.parquet", "00000.json", "manifest.json"])
+def test_overwrite_mends_a_damaged_store(tiny: Benchmark, resnet: Backbone, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "s"
+    extract(tiny, resnet, "positives", out)
+    before = files_of(out)
+    (out / name).write_bytes(b"{")
+    extract(tiny, resnet, "positives", out, overwrite=True)
+    assert files_of(out) == before
+
+
+def test_a_folder_with_other_files_is_never_replaced(tiny: Benchmark, resnet: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    extract(tiny, resnet, "positives", out)
+    (out / "notes.txt").write_text("precious")
+    with pytest.raises(OpenIliasError, match=r"holds other files too: notes\.txt"):
+        extract(tiny, model(resolution=80), "positives", out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "precious"
+
+
+def test_an_output_may_be_a_link(tiny: Benchmark, resnet: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    extract(tiny, resnet, "positives", tmp_path / "link")
+    extract(tiny, model(resolution=80), "positives", tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert open_store(tmp_path / "real").manifest["made_from"]["protocol"]["resolution"] == 80

@@ -196,3 +196,32 @@ def test_doubles_are_not_rounded_into_ties(tmp_path: Path) -> None:
     ranking = read_official(tmp_path / "s.json")
     assert ranking.ids_of(0) == ["a/pos/P.jpg", "s.tar/x"]
     assert ranking.scores[0, 0] > ranking.scores[0, 1]
+
+
+def test_pickles_cannot_unfold_beyond_their_size(tmp_path: Path) -> None:
+    from openilias.evaluate.pickles import read_arrays
+
+    nested: list[object] = ["x"]
+    for _ in range(60):
+        nested = [nested, nested]
+    shared = np.zeros(100_000, np.float32)
+    (tmp_path / "s.pkl").write_bytes(pickle.dumps({"query_ids": nested, "sims": [shared] * 100}))
+    found = read_arrays(tmp_path / "s.pkl")  # each thing is built once
+    assert found["sims"][0] is found["sims"][99]
+    for name in ("query_ids", "db_ids", "sims", "ranks"):
+        value = {"query_ids": [], "db_ids": [], "sims": [], "ranks": np.zeros((0, 0), int)} | {name: nested}
+        (tmp_path / "s.pkl").write_bytes(pickle.dumps(value))
+        with pytest.raises(OpenIliasError, match="Expected query_ids"):
+            read_official(tmp_path / "s.pkl")
+    loop: list[object] = []
+    loop.append(loop)
+    (tmp_path / "s.pkl").write_bytes(pickle.dumps({"query_ids": loop}))
+    with pytest.raises(OpenIliasError, match="refused or broken"):
+        read_official(tmp_path / "s.pkl")
+
+
+def test_text_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    value = np.array([0x7FFFFFFF, 5], "u4").view("U1")
+    (tmp_path / "s.pkl").write_bytes(pickle.dumps({"db_ids": value}))
+    with pytest.raises(OpenIliasError, match="not text"):
+        read_official(tmp_path / "s.pkl")

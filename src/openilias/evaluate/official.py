@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path, read_json
@@ -51,9 +52,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
 def _from_pickle(path: Path) -> Ranking:
     value = read_arrays(path)
     try:
-        queries = [str(item) for item in value["query_ids"]]
-        images = np.asarray([str(item) for item in value["db_ids"]], object)
-        sims, ranks = np.asarray(value["sims"], np.float32), np.asarray(value["ranks"])
+        queries = _names(value["query_ids"])
+        images = np.asarray(_names(value["db_ids"]), object)
+        sims, ranks = _matrix(value["sims"]).astype(np.float32), _matrix(value["ranks"])
         if ranks.dtype.kind not in "iu":
             raise ValueError("ranks are not integers")
         ranks = ranks.astype(np.int64)
@@ -79,6 +80,24 @@ def _from_pickle(path: Path) -> Ranking:
             raise OpenIliasError(f"The list of {query} has an image twice.", where=path)
         lists[query] = dict(zip(images[places].tolist(), values.tolist(), strict=True))
     return _ranking(lists, path)
+
+
+def _names(values: Any) -> list[str]:
+    names = values.tolist() if isinstance(values, np.ndarray) else values
+    if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
+        raise TypeError("ids are not all text")
+    return names
+
+
+def _matrix(values: Any) -> npt.NDArray[Any]:
+    """Take a matrix, or a list of rows; nothing deeper."""
+    if isinstance(values, list):
+        flat = [row for row in values if not isinstance(row, np.ndarray)]
+        if any(not isinstance(row, list) or any(isinstance(item, (list, str)) for item in row) for row in flat):
+            raise TypeError("a matrix is not rows of numbers")
+    elif not isinstance(values, np.ndarray):
+        raise TypeError("a matrix is neither array nor list")
+    return np.asarray(values)
 
 
 def _ranking(lists: Mapping[str, Mapping[str, Any]], path: Path) -> Ranking:
