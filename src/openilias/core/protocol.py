@@ -22,8 +22,8 @@ class Protocol(BaseModel):
         dtype: of the stored descriptors; scores are those of the stored values.
         k: how many database images are retrieved and evaluated per query.
         compat: ``official`` repeats what the official code does where it errs. Of its quirks these concern what
-            is here: GeM of negative maps (7), tars not turned upright (9), register tokens pooled (19), the
-            oracle of short lists (5), missing queries left out of the mean (6).
+            is here: GeM of negative maps (7), tars not turned upright (9), GELU for QuickGELU weights (17), register
+            tokens pooled (19), the oracle of short lists (5), missing queries left out of the mean (6).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
