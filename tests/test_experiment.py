@@ -57,7 +57,9 @@ def times_of(folder: Path) -> dict[str, int]:
 def test_a_run_has_everything(finished: Path) -> None:
     folder = finished / "run"
     names = {path.name for path in folder.iterdir()}
-    wanted = {"run.json", "image_queries", "positives", "distractors", "ranking", "evaluation", "report"}
+    wanted = {
+        "run.json", "image_queries", "positives", "distractors", "tar_index", "ranking", "evaluation", "report",
+    }  # fmt: skip
     assert names == wanted | {"sift_vlad.safetensors"}
     about = json.loads((folder / "run.json").read_text())
     assert about["made_from"]["steps"].keys() == {"image_queries", "positives", "distractors", "ranking", "evaluation"}

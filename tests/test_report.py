@@ -458,12 +458,12 @@ def test_find_items_reads_only_the_tars_it_needs(benchmark: Benchmark, monkeypat
     indexed: list[str] = []
     from openilias.data import benchmark as benchmark_module
 
-    def counting(path: Path) -> list[object]:
+    def counting(path: Path, kept: Path | None) -> object:
         indexed.append(path.name)
-        return list(real(path))
+        return real(path, kept)
 
-    real = benchmark_module.index_tar
-    monkeypatch.setattr(benchmark_module, "index_tar", counting)
+    real = benchmark_module.scan_once
+    monkeypatch.setattr(benchmark_module, "scan_once", counting)
     wanted = ["shard_1.tar/in_0", "shard_1.tar/in_3", "distractors/free_2.jpg", "cup_3/pos/P003_01.jpg"]
     found = find_items(benchmark, [*wanted, "shard_1.tar/none", "shard_7.tar/in_0", "distractors/none.jpg"])
     assert sorted(found) == sorted(wanted)

@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from openilias import __version__
-from openilias.cli import build, evaluation, extraction, models, runs
+from openilias.cli import build, data, evaluation, extraction, models, runs
 from openilias.core.errors import OpenIliasError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ extraction.register(app)
 evaluation.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(build.app, name="build")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

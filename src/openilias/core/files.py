@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,18 @@ def write_json(target: Path, value: Any) -> None:
     write_bytes(target, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(source: Path) -> Any:
+def read_json(source: Path, *, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Read a JSON file.
+
+    Args:
+        source: the file.
+        object_pairs_hook: makes the value of a JSON object from its members, as in :func:`json.loads`.
 
     Raises:
         OpenIliasError: the file is missing, not JSON, or not UTF-8.
     """
     try:
-        return json.loads(source.read_bytes())
+        return json.loads(source.read_bytes(), object_pairs_hook=object_pairs_hook)
     except FileNotFoundError:
         raise OpenIliasError("This file does not exist.", where=source, fix="Check the path.") from None
     except (OSError, ValueError, RecursionError) as error:

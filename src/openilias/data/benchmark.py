@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import FOLDER_PREFIX, Partition, distractor_shard, object_of
+from openilias.data.lists import Attributes, known, listed_distractors
 from openilias.data.taxonomy import Taxonomy
 from openilias.images.boxes import Box, coverage, read_boxes
 from openilias.images.decode import upright_size
-from openilias.images.tars import TarMember, index_tar, read_member
+from openilias.images.files import read_file
+from openilias.images.tar_index import scan_once
+from openilias.images.tars import TarIndex, TarMember, Unusable, read_member, whole
 
 FOLDER_SHARD = 1000
 """How many files outside tars make one shard of work."""
@@ -36,13 +38,43 @@ class Item:
             OpenIliasError: it cannot be read.
         """
         try:
-            return self.path.read_bytes() if self.member is None else read_member(self.path, self.member)
+            return read_file(self.path) if self.member is None else read_member(self.path, self.member)
         except OSError as error:
             raise OpenIliasError(
                 f"This file of the benchmark cannot be read: {error.strerror}.",
                 where=self.path,
                 fix="Complete the benchmark.",
             ) from None
+
+
+class TarItems(Sequence[Item]):
+    """The images of one shard as items, made when they are asked for: an index of 100,000 is small, items are not."""
+
+    def __init__(self, name: str, path: Path, index: TarIndex) -> None:
+        self._name, self._path, self._index = name, path, index
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | list[Item]:
+        """Return one item, or those of a slice."""
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        member = self._index.member(range(len(self))[place])
+        return Item(f"{self._name}/{member.key}", self._path, member)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a shard of work holds: the items in order, and members of its tar that look like images and are not used."""
+
+    items: Sequence[Item]
+    unusable: tuple[Unusable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,19 +86,24 @@ class SourceShard:
     tar: Path | None = None
     files: tuple[Item, ...] = ()
 
-    def items(self) -> list[Item]:
-        """Return the items in order; for a tar this reads its headers."""
+    def contents(self, kept: Path | None = None) -> Contents:
+        """Return what the shard holds; for a tar this reads its headers.
+
+        Args:
+            kept: a folder that keeps the index of each tar, so that its headers are read once
+                (:func:`openilias.images.tar_index.scan_once`).
+
+        Raises:
+            OpenIliasError: the tar cannot be read, or is refused as a whole.
+        """
         if self.tar is None:
-            return list(self.files)
-        return [Item(f"{self.name}/{member.key}", self.tar, member) for member in index_tar(self.tar)]
+            return Contents(self.files)
+        scan = whole(self.tar, scan_once(self.tar, kept))
+        return Contents(TarItems(self.name, self.tar, scan.index), scan.unusable)
 
-
-@dataclass(frozen=True)
-class Attributes:
-    """What is known of a positive: the share of the image inside its boxes, and the segments outside them."""
-
-    coverage: float | None
-    clutter: int | None
+    def items(self) -> Sequence[Item]:
+        """Return the items in order, as :meth:`contents`."""
+        return self.contents().items
 
 
 @dataclass(frozen=True)
@@ -108,9 +145,18 @@ class Benchmark:
     @cached_property
     def attributes(self) -> dict[str, Attributes]:
         """Positive -> attributes; the coverage comes from the boxes where the files do not state it."""
-        return {item: self.stated.get(item) or Attributes(self._coverage(item), None) for item in self.positives}
+        return {item: self._attributes(item) for item in self.positives}
 
-    def _coverage(self, item: str) -> float | None:
+    def _attributes(self, item: str) -> Attributes:
+        stated = known(self.stated, item)
+        return stated if stated.coverage is not None else Attributes(self.coverage(item), stated.clutter)
+
+    def coverage(self, item: str) -> float | None:
+        """Return the share of a query or positive image inside its boxes, None if it has no boxes.
+
+        Raises:
+            OpenIliasError: its boxes or its image cannot be read.
+        """
         boxes = self.boxes(item)
         if not boxes:
             return None
@@ -131,9 +177,7 @@ class Benchmark:
 
     def boxes(self, item: str) -> tuple[Box, ...]:
         """Return the boxes of a query or positive image; empty if it has no box file."""
-        path = self.path_of(item)
-        path = path.with_name(f"{path.stem}_bbox.txt")
-        return read_boxes(path) if path.exists() else ()
+        return read_boxes(box_file(self.path_of(item)))
 
     def shards(self, partition: Partition) -> tuple[SourceShard, ...]:
         """Return the shards of work of a partition, in order."""
@@ -179,16 +223,10 @@ class Benchmark:
         in_folder = {item.id for shard in self.distractor_shards for item in shard.files}
         left = set(wanted) - in_folder
         if left and self.id_list is not None:
-            try:
-                with gzip.open(self.id_list, "rt", encoding="utf-8") as lines:
-                    for line in lines:
-                        left.discard(line.rstrip("\n"))
-                        if not left:
-                            break
-            except (OSError, EOFError, ValueError, zlib.error) as error:
-                raise OpenIliasError(
-                    f"This id list cannot be read: {error}.", where=self.id_list, fix="Download it again."
-                ) from None
+            for item in listed_distractors(self.id_list):
+                left.discard(item)
+                if not left:
+                    break
         tars = {shard.name: shard for shard in self.distractor_shards if shard.tar is not None}
         for name in {distractor_shard(item) or "" for item in left} & tars.keys():
             left -= {item.id for item in tars[name].items()}
@@ -205,6 +243,11 @@ def file_shards(partition: Partition, items: list[Item]) -> tuple[SourceShard, .
         )
         for start in range(0, len(items), FOLDER_SHARD)
     )
+
+
+def box_file(image: Path) -> Path:
+    """Return where the boxes of an image are."""
+    return image.with_name(f"{image.stem}_bbox.txt")
 
 
 def folder_item(path: Path) -> Item:

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.findings import Finding, refuse
 from openilias.core.ids import object_of
-from openilias.data.benchmark import Attributes, Benchmark, SourceShard, file_shards, folder_item
-from openilias.data.taxonomy import Taxonomy, read_taxonomy
+from openilias.data.benchmark import Benchmark, SourceShard, file_shards, folder_item
+from openilias.data.lists import read_checksums, read_ids, read_positives
+from openilias.data.taxonomy import Taxonomy, find_taxonomy
 
 _CORES = ("ilias_core", "core")
 _TAR_FOLDERS = ("yfcc100m", "distractors")
-_QUERY, _TEXT, _POSITIVE = (re.compile(text) for text in (r"Q.*\.jpg", r"T.*\.txt", r"P.*\.jpg"))
-_IMAGE_OF = {"query": _QUERY, "pos": _POSITIVE}
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+LISTS = "image_ids"
+IMAGE_QUERIES, TEXT_QUERIES, POSITIVES = "image_query_ids.txt", "text_query_ids.txt", "positive_ids.txt"
+DISTRACTORS, MINI = "distractor_ids.txt.gz", "mini_ilias_yfcc100m_ids.txt"
+
+Role = Literal["image_query", "text_query", "positive", "side file", "misnamed image", "stray"]
+_NAMES: dict[str, tuple[tuple[re.Pattern[str], Role], ...]] = {
+    "query": (
+        (re.compile(r"Q.*\.jpg"), "image_query"),
+        (re.compile(r"T.*\.txt"), "text_query"),
+        (re.compile(r"Q.*_(bbox|url)\.txt"), "side file"),
+    ),
+    "pos": (
+        (re.compile(r"P.*\.jpg"), "positive"),
+        (re.compile(r"P.*_(bbox|url)\.txt"), "side file"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What could be read of a benchmark folder, and everything that is wrong with its structure."""
+
+    benchmark: Benchmark
+    findings: tuple[Finding, ...]
 
 
 def read_ilias(root: Path) -> Benchmark:
@@ -28,126 +53,131 @@ def read_ilias(root: Path) -> Benchmark:
     Raises:
         OpenIliasError: no such layout, a malformed id file, duplicated ids, or a query without positives.
     """
+    reading = find_ilias(root)
+    refuse(reading.findings, hint=f"see all with: ilias data verify {root}")
+    return reading.benchmark
+
+
+def find_ilias(root: Path) -> Reading:
+    """Read a benchmark in the official layout as far as it can be read, gathering all that is wrong.
+
+    Raises:
+        OpenIliasError: there is no such folder, or nothing of the layout in it.
+    """
     root = Path(root)
     if not root.is_dir():
         raise OpenIliasError("There is no such benchmark folder.", where=root, fix="Check the path.")
-    core = _core_of(root)
-    lists = root / "image_ids"
+    findings: list[Finding] = []
+    core = _core_of(root, findings)
+    lists = root / LISTS
     if not core.is_dir() and not lists.is_dir():
         raise OpenIliasError(
             "This is not a benchmark in the ILIAS layout: it has neither ilias_core nor core nor image_ids.",
             where=root,
             fix="Give the folder that holds ilias_core, or make one with: ilias build synth --out DIR",
         )
-    stated = _positive_list(lists / "positive_ids.txt")
+    stated = read_positives(lists / POSITIVES) if (lists / POSITIVES).exists() else None
+    if stated is not None:
+        findings += stated.findings
+    from_files = _FromFiles(core)
+    image_queries = from_files.or_list(lists / IMAGE_QUERIES, "query", "image_query")
+    text_queries = from_files.or_list(lists / TEXT_QUERIES, "query", "text_query")
+    positives = from_files.ids("positive") if stated is None else tuple(sorted(stated.value))
+    checksums = read_checksums(root / "checksums.txt") if (root / "checksums.txt").exists() else None
+    taxonomy, wrong = _taxonomy(root, core)
+    findings += [*from_files.findings, *wrong, *(checksums.findings if checksums else ())]
     benchmark = Benchmark(
         root=root,
         core=core,
-        image_queries=_ids(lists / "image_query_ids.txt", core, "query", _QUERY),
-        text_queries=_ids(lists / "text_query_ids.txt", core, "query", _TEXT),
-        positives=tuple(sorted(stated)) if stated else _from_files(core, "pos", _POSITIVE),
-        distractor_shards=_distractors(root),
-        stated=stated,
-        taxonomy=_taxonomy(root, core),
-        id_list=path if (path := lists / "distractor_ids.txt.gz").exists() else None,
-        checksums=_checksums(root / "checksums.txt"),
+        image_queries=image_queries,
+        text_queries=text_queries,
+        positives=positives,
+        distractor_shards=_distractors(root, findings),
+        stated={} if stated is None else stated.value,
+        taxonomy=taxonomy,
+        id_list=path if (path := lists / DISTRACTORS).exists() else None,
+        checksums={} if checksums is None else checksums.value,
     )
-    _check(benchmark)
-    return benchmark
+    _check(benchmark, findings)
+    return Reading(benchmark, tuple(findings))
 
 
-def _core_of(root: Path) -> Path:
+def _core_of(root: Path, findings: list[Finding]) -> Path:
     found = [root / name for name in _CORES if (root / name).is_dir()]
     if len(found) > 1:
-        raise OpenIliasError("Both ilias_core and core are here.", where=root, fix="Keep one of them.")
+        what = "Both ilias_core and core are here."
+        findings.append(Finding("error", "two-cores", str(root), what, "Keep one of them."))
     return found[0] if found else root / _CORES[0]
 
 
-def _from_files(core: Path, folder: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    """List the files of all objects that match; anything that looks like an image or id and does not is refused."""
-    found, strange = [], []
+def role_of(folder: str, name: str) -> Role:
+    """Tell what a file of an object is by its folder (``query`` or ``pos``) and name."""
+    for pattern, role in _NAMES[folder]:
+        if pattern.fullmatch(name):
+            return role
+    return "misnamed image" if name.lower().endswith(IMAGE_ENDINGS) else "stray"
+
+
+class _FromFiles:
+    """The ids that the files of the objects give, listed once and only if a list is missing."""
+
+    def __init__(self, core: Path) -> None:
+        self._core = core
+        self._found: dict[Role, list[str]] | None = None
+        self.findings: list[Finding] = []
+
+    def or_list(self, path: Path, folder: str, role: Role) -> tuple[str, ...]:
+        """Return the ids of a list if it is there, else those of the files of a role."""
+        if not path.exists():
+            return self.ids(role)
+        listed = read_ids(path, folder)
+        self.findings += listed.findings
+        return listed.value
+
+    def ids(self, role: Role) -> tuple[str, ...]:
+        if self._found is None:
+            self._found = {}
+            self.findings += walk_objects(self._core, self._found)
+            strange = sorted(self._found.get("misnamed image", ()))
+            if strange:
+                what = f"These images are not called Q*.jpg or P*.jpg, and would be left out: {first_few(strange)}."
+                fix = "Rename them, or move them away."
+                self.findings.append(Finding("error", "image-misnamed", str(self._core), what, fix))
+        return tuple(sorted(self._found.get(role, ())))
+
+
+def walk_objects(core: Path, found: dict[Role, list[str]]) -> list[Finding]:
+    """Sort the files of all objects by role into ``found``, as ids; return what has no name that can be used."""
+    findings = []
     for directory in sorted(core.iterdir()) if core.is_dir() else []:
-        inner = directory / folder
-        if not directory.is_dir() or not inner.is_dir():
-            continue
-        for path in inner.iterdir():
-            if path.name.startswith("."):
-                continue
-            item = f"{directory.name}/{folder}/{path.name}"
-            if not item.isprintable() or any(0xD800 <= ord(letter) <= 0xDFFF for letter in item):
-                raise OpenIliasError("This file name is not text.", where=repr(str(path)), fix="Rename it.")
-            if pattern.fullmatch(path.name):
-                found.append(item)
-            elif path.suffix.lower() in _IMAGE_ENDINGS and not _IMAGE_OF[folder].fullmatch(path.name):
-                strange.append(item)
-    if strange:
-        raise OpenIliasError(
-            f"These images are not called Q*.jpg or P*.jpg, and would be left out: {first_few(sorted(strange))}.",
-            where=core,
-            fix="Rename them, or move them away.",
-        )
-    return tuple(sorted(found))
+        for folder in _NAMES:
+            inner = directory / folder
+            for name in sorted(path.name for path in inner.iterdir()) if inner.is_dir() else ():
+                if name.startswith("."):
+                    continue
+                item = f"{directory.name}/{folder}/{name}"
+                if not item.isprintable() or any(0xD800 <= ord(letter) <= 0xDFFF for letter in item):
+                    where = ascii(str(inner / name))
+                    findings.append(
+                        Finding("error", "name-not-text", where, "This file name is not text.", "Rename it.")
+                    )
+                else:
+                    found.setdefault(role_of(folder, name), []).append(item)
+    return findings
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise OpenIliasError(f"This id file cannot be read: {error}.", where=path) from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-def _ids(path: Path, core: Path, folder: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    if not path.exists():
-        return _from_files(core, folder, pattern)
-    ids = [line.split(",", 1)[0].strip() for _, line in _lines(path)]
-    _check_ids(ids, path, folder)
-    return tuple(sorted(ids))
-
-
-def _positive_list(path: Path) -> dict[str, Attributes]:
-    if not path.exists():
-        return {}
-    stated: dict[str, Attributes] = {}
-    ids = []
-    for number, line in _lines(path):
-        try:
-            item, area, clutter = (word.strip() for word in line.split(","))
-            stated[item] = Attributes(float(area), int(clutter))
-        except ValueError:
-            raise OpenIliasError(
-                f"Expected 'id,area_coverage,clutter_segments', found {line!r}.",
-                where=f"{path}, line {number}",
-            ) from None
-        if not 0 <= float(area) <= 1 or int(clutter) < 0:
-            raise OpenIliasError(f"Coverage or clutter out of range: {line!r}.", where=f"{path}, line {number}")
-        ids.append(item)
-    _check_ids(ids, path, "pos")
-    return stated
-
-
-def _check_ids(ids: list[str], path: Path, folder: str) -> None:
-    """Refuse duplicates, and ids that are not ``<object>/<folder>/<file>`` and could point anywhere."""
-    for item in ids:
-        parts = item.split("/")
-        if len(parts) != 3 or parts[1] != folder or {"", ".", ".."} & set(parts) or "\\" in item or "\0" in item:
-            raise OpenIliasError(f"Expected an id '<object>/{folder}/<file>', found {item!r}.", where=path)
-    if len(set(ids)) < len(ids):
-        counts = Counter(ids)
-        twice = sorted({item for item in ids if counts[item] > 1})
-        raise OpenIliasError(f"Ids stand twice: {first_few(twice)}.", where=path, fix="Remove the copies.")
-
-
-def _distractors(root: Path) -> tuple[SourceShard, ...]:
+def _distractors(root: Path, findings: list[Finding]) -> tuple[SourceShard, ...]:
     tars: dict[str, Path] = {}
     images: list[Path] = []
     for name in _TAR_FOLDERS:
-        for path in (root / name).iterdir() if (root / name).is_dir() else ():
+        for path in sorted((root / name).iterdir()) if (root / name).is_dir() else ():
             if path.suffix == ".tar":
                 if path.name in tars:
-                    raise OpenIliasError(f"Two shards are called {path.name}.", where=root, fix="Keep one of them.")
-                tars[path.name] = path
-            elif name == "distractors" and path.suffix.lower() in _IMAGE_ENDINGS:
+                    what = f"Two shards are called {path.name}."
+                    findings.append(Finding("error", "shard-duplicate", str(path), what, "Keep one of them."))
+                else:
+                    tars[path.name] = path
+            elif name == "distractors" and path.name.lower().endswith(IMAGE_ENDINGS) and path.name[0] != ".":
                 images.append(path)
     images.sort()
     shards = [SourceShard(name, "distractors", tar=path) for name, path in tars.items()]
@@ -155,30 +185,23 @@ def _distractors(root: Path) -> tuple[SourceShard, ...]:
     return tuple(sorted(shards, key=lambda shard: shard.name))
 
 
-def _taxonomy(root: Path, core: Path) -> Taxonomy:
-    for folder in (root, root / "image_ids", core):
-        if (folder / "taxonomy.json").exists():
-            return read_taxonomy(folder / "taxonomy.json")
-    return Taxonomy()
+def taxonomy_file(root: Path, core: Path) -> Path | None:
+    """Return where the taxonomy of a benchmark is, None if it has none."""
+    places = (folder / "taxonomy.json" for folder in (root, root / LISTS, core))
+    return next((path for path in places if path.exists()), None)
 
 
-def _checksums(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    words = [line.split(maxsplit=1) for _, line in _lines(path)]
-    if any(len(pair) != 2 for pair in words):
-        raise OpenIliasError("Expected '<sha256>  <file or url>' on every line.", where=path)
-    return {target.rsplit("/", 1)[-1]: digest for digest, target in words}
+def _taxonomy(root: Path, core: Path) -> tuple[Taxonomy, tuple[Finding, ...]]:
+    path = taxonomy_file(root, core)
+    return (Taxonomy(), ()) if path is None else find_taxonomy(path)
 
 
-def _check(benchmark: Benchmark) -> None:
+def _check(benchmark: Benchmark, findings: list[Finding]) -> None:
     queries = benchmark.image_queries + benchmark.text_queries
     if not queries:
-        raise OpenIliasError("This benchmark has no queries.", where=benchmark.root)
+        findings.append(Finding("error", "no-queries", str(benchmark.root), "This benchmark has no queries."))
     lone = sorted({object_of(item) for item in queries} - benchmark.relevance.keys())
     if lone:
-        raise OpenIliasError(
-            f"Objects without positives: {first_few(lone)}.",
-            where=benchmark.root,
-            fix="Complete the benchmark.",
-        )
+        what = f"Objects without positives: {first_few(lone, most=10)}."
+        where, fix = str(benchmark.root), "Complete the benchmark."
+        findings.append(Finding("error", "object-without-positives", where, what, fix))

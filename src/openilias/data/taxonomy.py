@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_json
+from openilias.core.findings import Finding, refuse
 
 UNASSIGNED = "other"
 """The name of a node that means "not assigned at this level"."""
@@ -36,26 +38,56 @@ class Taxonomy:
         return len(set(named[0])), len(set(named[1])), len(set(named[2]))
 
 
+def find_taxonomy(path: Path) -> tuple[Taxonomy, tuple[Finding, ...]]:
+    """Read ``{coarse: {mid: {fine: [object, ...]}}}``, gathering all that is wrong with it."""
+    try:
+        tree = read_json(path, object_pairs_hook=_pairs)
+    except OpenIliasError as error:
+        return Taxonomy(), (Finding("error", "taxonomy-unreadable", str(path), error.what),)
+    findings: list[Finding] = []
+
+    def wrong(kind: str, what: str) -> None:
+        findings.append(Finding("error", kind, str(path), what))
+
+    def children(node: Any, name: str) -> list[tuple[str, Any]]:
+        if not isinstance(node, _Pairs):
+            at = f" At {name} it is not." if name else ""
+            wrong("taxonomy-malformed", f"A taxonomy must be {{coarse: {{mid: {{fine: [objects]}}}}}}.{at}")
+            return []
+        counts = Counter(key for key, _ in node)
+        for key in sorted(key for key, count in counts.items() if count > 1):
+            wrong("taxonomy-duplicate", f"The category {name}{key} stands twice.")
+        return node
+
+    nodes: dict[str, tuple[str, str, str]] = {}
+    for coarse, mids in children(tree, ""):
+        for mid, fines in children(mids, f"{coarse}/"):
+            for fine, objects in children(fines, f"{coarse}/{mid}/"):
+                named = isinstance(objects, list) and not isinstance(objects, _Pairs)
+                if not named or not all(isinstance(name, str) for name in objects):
+                    wrong("taxonomy-malformed", f"{coarse}/{mid}/{fine} must be a list of objects.")
+                    continue
+                for name in objects:
+                    if name in nodes:
+                        wrong("taxonomy-duplicate", f"The object {name} stands in two categories.")
+                    nodes[name] = (coarse, mid, fine)
+    return Taxonomy(nodes), tuple(findings)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object, twice named ones included."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> _Pairs:
+    return _Pairs(pairs)
+
+
 def read_taxonomy(path: Path) -> Taxonomy:
     """Read ``{coarse: {mid: {fine: [object, ...]}}}``.
 
     Raises:
         OpenIliasError: another shape, or an object that stands in two places.
     """
-    nodes: dict[str, tuple[str, str, str]] = {}
-    for coarse, mids in _children(read_json(path), path).items():
-        for mid, fines in _children(mids, path).items():
-            for fine, objects in _children(fines, path).items():
-                if not isinstance(objects, list) or not all(isinstance(name, str) for name in objects):
-                    raise OpenIliasError(f"{coarse}/{mid}/{fine} must be a list of objects.", where=path)
-                for name in objects:
-                    if name in nodes:
-                        raise OpenIliasError(f"The object {name} stands in two categories.", where=path)
-                    nodes[name] = (coarse, mid, fine)
-    return Taxonomy(nodes)
-
-
-def _children(node: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(node, dict):
-        raise OpenIliasError("A taxonomy must be {coarse: {mid: {fine: [objects]}}}.", where=path)
-    return node
+    taxonomy, findings = find_taxonomy(path)
+    refuse(findings)
+    return taxonomy

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from openilias.core.errors import OpenIliasError
+from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
 from openilias.core.manifests import claim, replacing, write_manifest
@@ -32,7 +33,8 @@ from openilias.descriptors.store import (
 from openilias.images.decode import UnreadableImageError, decode
 from openilias.models.backbone import Backbone, Floats
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
+TAR_INDEX = "tar_index"  # folder beside the stores of a run
 _PREPARED_BATCHES = 8
 
 
@@ -49,6 +51,8 @@ def extract(
 ) -> DescriptorStore:
     """Describe a partition into a store; finished shards are kept, so a killed run continues.
 
+    The headers of each tar are read once: ``tar_index`` beside the store keeps them for all stores of a run.
+
     Args:
         benchmark: what to describe.
         backbone: with what, bound to its protocol.
@@ -57,7 +61,8 @@ def extract(
         batch_size: images per forward pass; images of one shape go together. 4 on CPUs, where larger ones are
             slower (their activations leave the caches), 32 elsewhere.
         workers: threads that decode and prepare; all cores by default.
-        skip_unreadable: list images that cannot be decoded in the marker and go on, instead of stopping.
+        skip_unreadable: list images that cannot be decoded, and members of a tar that look like images and cannot be
+            used, in the marker and go on, instead of stopping.
         overwrite: replace a store made from something else.
 
     Raises:
@@ -140,7 +145,9 @@ def _describe(
     unit = "texts" if partition == "text_queries" else "images"
     with progress(f"describe {partition}", total=total, unit=unit) as step, one_thread_per_worker():
         for number, shard in shards:
-            ids, descriptors, skipped = _describe_shard(shard, backbone, batch_size, workers, skip_unreadable, step)
+            ids, descriptors, skipped = _describe_shard(
+                shard, out.parent / TAR_INDEX, backbone, batch_size, workers, skip_unreadable, step
+            )
             # Texts are few and kept in full, as the official files have them.
             dtype = "float32" if partition == "text_queries" else backbone.protocol.dtype
             write_shard(
@@ -165,9 +172,24 @@ def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
 
 
 def _describe_shard(
-    shard: SourceShard, backbone: Backbone, batch_size: int, workers: int, skip_unreadable: bool, step: Step
+    shard: SourceShard,
+    kept: Path,
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+    skip_unreadable: bool,
+    step: Step,
 ) -> tuple[list[str], Floats, list[Skipped]]:
-    items = shard.items()
+    contents = shard.contents(kept)
+    items = contents.items
+    if contents.unusable and not skip_unreadable:
+        names = [f"{member.name} ({member.reason})" for member in contents.unusable]
+        raise OpenIliasError(
+            f"{len(names)} members of this shard look like images and cannot be used: {first_few(names)}.",
+            where=shard.tar,
+            fix="Rebuild the shard, or go on without them with --skip-unreadable.",
+        )
+    passed_over = [Skipped(f"{shard.name}/{member.name}", member.reason) for member in contents.unusable]
     if shard.partition == "text_queries":
         texts = [_text(item) for item in items]
         step(len(items))
@@ -175,11 +197,12 @@ def _describe_shard(
     upright = shard.tar is None or backbone.protocol.compat == "paper"
     out = np.zeros((len(items), backbone.dims), np.float32)
     skipped: dict[int, Skipped] = {}
-    prepared = _prepared(items, backbone, workers, upright, most=_PREPARED_BATCHES * batch_size)
-    for places, batch in _batches(prepared, batch_size, skip_unreadable, items, skipped, step):
-        out[places] = backbone.encode_images(batch)
-    kept = [place for place in range(len(items)) if place not in skipped]
-    return [items[place].id for place in kept], out[kept], list(skipped.values())
+    # Closed here and not when it is collected, which may be in one of its own threads.
+    with closing(_prepared(items, backbone, workers, upright, most=_PREPARED_BATCHES * batch_size)) as prepared:
+        for places, batch in _batches(prepared, batch_size, skip_unreadable, items, skipped, step):
+            out[places] = backbone.encode_images(batch)
+    described = [place for place in range(len(items)) if place not in skipped]
+    return [items[place].id for place in described], out[described], [*passed_over, *skipped.values()]
 
 
 def _text(item: Item) -> str:
@@ -190,12 +213,17 @@ def _text(item: Item) -> str:
 
 
 def _prepared(
-    items: list[Item], backbone: Backbone, workers: int, upright: bool, *, most: int
-) -> Iterator[tuple[int, npt.NDArray[Any] | UnreadableImageError]]:
+    items: Sequence[Item], backbone: Backbone, workers: int, upright: bool, *, most: int
+) -> Generator[tuple[int, npt.NDArray[Any] | UnreadableImageError], None, None]:
     """Yield the prepared array of each item in order, at most ``most`` of them ahead."""
 
     def prepare(item: Item) -> npt.NDArray[Any]:
-        return backbone.prepare(decode(item.read(), where=item.id, upright=upright))
+        try:
+            picture = decode(item.read(), where=item.id, upright=upright, compat=backbone.protocol.compat)
+            return backbone.prepare(picture)
+        except UnreadableImageError as error:
+            error.where = error.where or item.id  # a resize rule does not know it
+            raise
 
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
@@ -222,7 +250,7 @@ def _batches(
     prepared: Iterable[tuple[int, npt.NDArray[Any] | UnreadableImageError]],
     batch_size: int,
     skip_unreadable: bool,
-    items: list[Item],
+    items: Sequence[Item],
     skipped: dict[int, Skipped],
     step: Step,
 ) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:

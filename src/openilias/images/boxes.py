@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from openilias.core.errors import OpenIliasError
+from openilias.core.findings import Finding, refuse
 
 
 class Box(NamedTuple):
@@ -19,33 +19,48 @@ class Box(NamedTuple):
     height: int
 
 
+def parse_boxes(text: str, *, where: str) -> tuple[tuple[Box, ...], tuple[Finding, ...]]:
+    """Read the lines of a box file; return the good ones and what is wrong with the others."""
+    boxes, findings = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        at = f"{where}, line {number}"
+        try:
+            x, y, width, height = (int(word) for word in line.split())
+        except ValueError:
+            what = f"A box must be four integers 'x y width height', found {line[:80]!r}."
+            findings.append(Finding("error", "box-malformed", at, what))
+            continue
+        if width <= 0 or height <= 0 or x < 0 or y < 0:
+            what = f"This box has no area or begins outside the image: {line[:80]!r}."
+            findings.append(Finding("error", "box-empty", at, what))
+        else:
+            boxes.append(Box(x, y, width, height))
+    return tuple(boxes), tuple(findings)
+
+
+def find_boxes(path: Path) -> tuple[tuple[Box, ...], tuple[Finding, ...]]:
+    """Read a box file, gathering all that is wrong with it; a missing one has no boxes."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return (), ()
+    except (OSError, ValueError) as error:
+        what = f"This box file cannot be read: {error}."
+        return (), (Finding("error", "box-unreadable", str(path), what),)
+    return parse_boxes(text, where=str(path))
+
+
 def read_boxes(path: Path) -> tuple[Box, ...]:
-    """Read a box file.
+    """Read a box file; a missing one has no boxes.
 
     Raises:
         OpenIliasError: a line is not four integers, or a box has no area or begins outside the image.
     """
-    boxes = []
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError) as error:
-        raise OpenIliasError(f"This box file cannot be read: {error}.", where=path) from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            x, y, width, height = (int(word) for word in line.split())
-        except ValueError:
-            raise OpenIliasError(
-                f"A box must be four integers 'x y width height', found {line!r}.",
-                where=f"{path}, line {number}",
-            ) from None
-        if width <= 0 or height <= 0 or x < 0 or y < 0:
-            raise OpenIliasError(
-                f"This box has no area or begins outside the image: {line!r}.", where=f"{path}, line {number}"
-            )
-        boxes.append(Box(x, y, width, height))
-    return tuple(boxes)
+    boxes, findings = find_boxes(path)
+    refuse(findings)
+    return boxes
 
 
 def coverage(boxes: tuple[Box, ...], *, width: int, height: int) -> float:

@@ -1,69 +1,246 @@
-"""From the bytes of an image file to an upright RGB picture."""
+"""From the bytes of an image file to an upright RGB picture; ``docs/images.md`` lists what is decided here."""
 
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.protocol import Compat
+from openilias.images.files import MOST_BYTES
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""What is read (an MPO is a JPEG with more pictures). Others are refused, and never handed to the programs that Pillow would call for some of them."""
 MOST_PIXELS = 178_956_970
 """Larger pictures are refused as decompression bombs (Pillow's own hard limit at its default setting)."""
+MOST_SCANS = 100
+"""JPEGs of more scans are refused: each is a pass over all pixels, and ordinary progressive ones have about ten."""
+
+assert WebPImagePlugin  # imported so that Pillow knows the format when it is asked for by name
+
+# The limits above take the place of Pillow's warnings, which the user could do nothing about.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FOREIGN = (  # what is often found under the name of an image
+    (b"<html", "an HTML page"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML"),
+    (b"%!ps", "PostScript"),
+    (b"%pdf", "PDF"),
+    (b"8bps", "Photoshop"),
+    (b"ii*\0", "TIFF"),
+    (b"mm\0*", "TIFF"),
+    (b"ftyp", "HEIF, AVIF or a video"),
+)
+_LIBJPEG_GOES_ON = (  # its warnings; its errors are for decode to find
+    "Corrupt JPEG data",
+    "Premature end of JPEG file",
+    "Inconsistent progression sequence",
+    "Invalid SOS parameters for sequential JPEG",
+)
 
 
 class UnreadableImageError(OpenIliasError):
     """An image file that cannot be decoded; the one error that extraction may be told to list and pass over."""
 
 
-def decode(data: bytes, *, where: str, upright: bool = True) -> Image.Image:
-    """Decode an image file to 8-bit RGB.
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image file is.
+
+    Attributes:
+        format: by its content, one of :data:`FORMATS`, or ``MPO``.
+        mode: Pillow's name of its kind of pixels, e.g. ``RGB``, ``CMYK``, ``I;16``.
+        size: (width, height) as stored, in pixels.
+        upright_size: (width, height) of the upright image, in pixels.
+        orientation: of EXIF, 1 to 8.
+        has_icc: it carries a colour profile (which is not applied).
+        several: it has more pictures than the first, which is the one described.
+        progressive: a progressive JPEG.
+        damage: what is wrong with a file that nevertheless decodes, e.g. JPEG data that a decoder replaces by grey.
+    """
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    upright_size: tuple[int, int]
+    orientation: int
+    has_icc: bool
+    several: bool
+    progressive: bool
+    damage: str | None
+
+
+def decode(data: bytes, *, where: str, upright: bool = True, compat: Compat = "paper") -> Image.Image:
+    """Decode an image file (its first picture) to 8-bit RGB. The format is told by the content, never by the name.
 
     Args:
         data: the bytes of the file.
         where: its id or path, for messages.
         upright: turn it as its EXIF orientation says.
+        compat: ``official`` converts as the official code does: transparency dropped, 16-bit grey clipped.
 
     Raises:
-        UnreadableImageError: no image, truncated, or larger than :data:`MOST_PIXELS`.
+        UnreadableImageError: another format, no image, truncated, or larger than :data:`MOST_PIXELS`.
     """
+    with _opened(data, where) as image:
+        # A row at a time at least: Pillow's time is quadratic in the number of blocks of a row.
+        image.decodermaxblock = max(image.decodermaxblock, 8 * image.width)
+        image.load()
+        turn = _TURNS.get(_orientation(image)) if upright else None
+        turned: Image.Image = image if turn is None else image.transpose(turn)
+        if turned.mode == "RGB" and "transparency" not in image.info:
+            return turned
+        return _over_white(turned) if compat == "paper" else _plain(turned)
+
+
+def upright_size(data: bytes, *, where: str) -> tuple[int, int]:
+    """Return (width, height) of the upright image from its header, without decoding the pixels of a JPEG.
+
+    Raises:
+        UnreadableImageError: as :func:`decode`, for what the header tells.
+    """
+    with _opened(data, where) as image:
+        return _upright(image, _orientation(image))
+
+
+def examine(data: bytes, *, where: str) -> ImageFacts:
+    """Tell what an image file is and whether it is damaged in a way that decoders pass over.
+
+    Such damage (a few bytes of a JPEG changed, a chunk of a PNG with a wrong checksum) is accepted by
+    :func:`decode`, as by every other decoder: real photographs have it. Not every changed byte can be seen.
+    That the file decodes at all is for :func:`decode` to say.
+
+    Raises:
+        UnreadableImageError: as :func:`decode`, for what the header tells.
+    """
+    with _opened(data, where) as image:
+        orientation = _orientation(image)
+        return ImageFacts(
+            format=str(image.format),
+            mode=image.mode,
+            size=image.size,
+            upright_size=_upright(image, orientation),
+            orientation=orientation,
+            has_icc="icc_profile" in image.info,
+            several=getattr(image, "n_frames", 1) > 1,
+            progressive="progressive" in image.info,
+            damage=_damage(data, str(image.format)),
+        )
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+@contextmanager
+def _opened(data: bytes, where: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an image within its limits; whatever fails within becomes an error that names the image."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise OpenIliasError(
+            "Pillow was told to fill in what truncated images lack, which would change numbers without a word.",
+            fix="Set PIL.ImageFile.LOAD_TRUNCATED_IMAGES to False.",
+        )
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        if not data:
+            raise ValueError("the file is empty")
+        if len(data) > MOST_BYTES:
+            raise _TooLargeError(f"has {len(data)} bytes; more than {MOST_BYTES} are refused")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise UnreadableImageError(
-                    f"This image claims {image.width} x {image.height} pixels.",
-                    where=where,
-                    fix="Make it smaller.",
-                )
-            image.load()
-            turned = ImageOps.exif_transpose(image) if upright else image
-            return turned.convert("RGB")
-    except UnreadableImageError:
+                raise _TooLargeError(f"claims {image.width} x {image.height} pixels")
+            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+                raise _TooLargeError(f"has more than {MOST_SCANS} scans")
+            yield image
+    except MemoryError:
         raise
+    except (_TooLargeError, Image.DecompressionBombError) as error:
+        what = error if isinstance(error, _TooLargeError) else f"claims more than {MOST_PIXELS} pixels"
+        raise UnreadableImageError(f"This image {what}.", where=where, fix="Make it smaller.") from None
     except Exception as error:  # Pillow's readers fail in many ways on damaged files
-        if isinstance(error, MemoryError):
-            raise
         raise UnreadableImageError(
-            f"This image cannot be decoded: {_reason(error)}.",
+            f"This image cannot be decoded: {_reason(error, data)}.",
             where=where,
             fix="Replace the file, or pass over such images with --skip-unreadable.",
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "its format is not known"  # Pillow's own words hold a memory address
-    return str(error).rstrip(".") or type(error).__name__
+def _reason(error: Exception, data: bytes) -> str:
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error).rstrip(".") or type(error).__name__
+    # Pillow's own words hold a memory address.
+    start = data[:1024].lower()
+    name = next((f"it is {name}" for word, name in _FOREIGN if word in start), "its format is not known")
+    return f"{name}; JPEG, PNG, WebP, GIF and BMP are read"
 
 
-def upright_size(data: bytes, *, where: str) -> tuple[int, int]:
-    """Return (width, height) of the upright image from its header, without decoding the pixels."""
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Return the orientation, 1 to 8; 1 if there is none or its block is broken."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception as error:
-        if isinstance(error, MemoryError):
-            raise
-        raise UnreadableImageError(f"This image cannot be read: {_reason(error)}.", where=where) from None
-    return (height, width) if turned else (width, height)
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block says nothing; the picture is whole
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _upright(image: ImageFile.ImageFile, orientation: int) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Convert as ``Image.open(...).convert("RGB")`` does: what is transparent shows its hidden colour."""
+    image.info.pop("transparency", None)  # changes no pixel
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit RGB: 16 bits are scaled, and what is transparent lies over white."""
+    if image.mode.startswith("I"):  # grey of 16 bits
+        values = np.asarray(image).astype(np.uint32)
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        grey[values == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _damage(data: bytes, form: str) -> str | None:
+    """Return the first thing that a decoder goes on after, if there is any."""
+    if form in ("JPEG", "MPO"):
+        import simplejpeg
+
+        try:
+            # The smallest picture: its entropy-coded data are read whole nevertheless.
+            simplejpeg.decode_jpeg(data, "gray", fastdct=True, min_height=1, min_width=1, min_factor=8, strict=True)
+        except ValueError as error:
+            return str(error) if str(error).startswith(_LIBJPEG_GOES_ON) else None
+    if form == "PNG":
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            try:
+                image.verify()
+            except Exception as error:
+                return str(error).rstrip(".")
+    return None

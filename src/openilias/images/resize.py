@@ -7,6 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from openilias.core.protocol import ResizeRule
+from openilias.images.decode import MOST_PIXELS, UnreadableImageError
 
 Floats = npt.NDArray[np.float32]
 
@@ -24,6 +25,10 @@ def resize(image: Image.Image, rule: ResizeRule, resolution: int) -> Image.Image
 
     ``longest`` and ``pad`` are bicubic, the others bilinear, all antialiased as Pillow does. ``pad`` only resizes:
     its zeros come after the normalisation (:func:`pad_to`).
+
+    Raises:
+        UnreadableImageError: the whole of a long image by ``small`` or ``center``, of which ``center`` is cut out,
+            would have more than :data:`~openilias.images.decode.MOST_PIXELS` pixels.
     """
     width, height = image.size
     if rule in ("longest", "pad"):
@@ -36,6 +41,11 @@ def resize(image: Image.Image, rule: ResizeRule, resolution: int) -> Image.Image
         if width <= height
         else (int(resolution * width / height), resolution)
     )
+    if small[0] * small[1] > MOST_PIXELS:
+        raise UnreadableImageError(
+            f"This image of {width} x {height} pixels becomes {small[0]} x {small[1]} by the resize rule {rule!r}.",
+            fix="Crop it, or take another resize rule.",
+        )
     image = image.resize(small, Image.Resampling.BILINEAR)
     if rule == "small":
         return image

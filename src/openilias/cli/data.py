@@ -1,0 +1,144 @@
+"""``ilias data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from openilias.cli import inspection
+from openilias.cli.options import BenchmarkDir, Json, Overwrite, Workers, emit, say
+
+if TYPE_CHECKING:
+    from openilias.data.verify import Verification
+
+app = typer.Typer(help="Check, count, explain and copy test sets.", no_args_is_help=True)
+_SHOWN = 5  # findings printed of each kind
+
+
+@app.callback()
+def _group() -> None:
+    """Check, count, explain and copy test sets."""
+
+
+@app.command(epilog="Example: ilias data verify my-ilias --out verified --json findings.json")
+def verify(
+    benchmark: BenchmarkDir,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Keeps the work: killed or repeated, unchanged shards are done once."),
+    ] = None,
+    depth: Annotated[
+        str,
+        typer.Option(help="pixels: decode every image; bytes: digest every file; headers: read no distractor."),
+    ] = "pixels",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Listed shards that are not here are expected to be missing.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only every n-th shard, from i = 0 on; then run without it.")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many findings of each kind to print.")] = _SHOWN,
+    workers: Workers = None,
+    json: Json = None,
+) -> None:
+    """Find everything that is wrong with a benchmark. Exit code 1 if there is an error."""
+    from typing import get_args
+
+    from openilias.core.shards import parse_share
+    from openilias.data.examine import Depth
+    from openilias.data.verify import as_json
+    from openilias.data.verify import verify as verify_all
+
+    depths = {name: name for name in get_args(Depth)}
+    if depth not in depths:
+        raise typer.BadParameter(f"'{depth}' is not one of {', '.join(depths)}.", param_hint="--depth")
+    share = None if shard is None else parse_share(shard)
+    outcome = verify_all(benchmark, out, depth=depths[depth], partial=partial, workers=workers, share=share)
+    if outcome is None:
+        say(f"{out}: this share is done; when all are, finish with: ilias data verify {benchmark} --out {out}")
+        return
+    _show(benchmark, outcome, show)
+    emit(as_json(outcome), json)
+    if not outcome.sound:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: ilias data write my-ilias --out small-ilias --objects 2 --shards 1")
+def write(
+    benchmark: BenchmarkDir,
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    objects: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between, a file with a name a line, or how many of the first."),
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File of the ids to keep, one a line; no others.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=0, help="Keep the first shards of distractors only.")] = None,
+    mini: Annotated[bool, typer.Option("--mini", help="Keep the distractors of the mini list only.")] = False,
+    pack: Annotated[
+        int | None, typer.Option(min=1, help="Put distractors of a folder into tars of so many; changes their ids.")
+    ] = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Write a benchmark, or a part of one, in the official layout. Killed, it continues when run again."""
+    from openilias.data import read_ilias
+    from openilias.data.write import Selection, write_benchmark
+
+    selection = Selection(
+        objects=None if objects is None else _names(objects),
+        ids=None if ids is None else _words(ids),
+        shards=shards,
+        mini=mini,
+        pack=pack,
+    )
+    made = write_benchmark(read_ilias(benchmark), out, selection, workers=workers, overwrite=overwrite)
+    counts = {
+        "objects": len(made.relevance),
+        "image_queries": len(made.image_queries),
+        "text_queries": len(made.text_queries),
+        "positives": len(made.positives),
+        "distractors": sum(len(shard.items()) for shard in made.distractor_shards),
+    }
+    say(f"{out}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    emit(counts | {"folder": str(out), "fingerprint": made.fingerprint}, json)
+
+
+def _names(text: str) -> tuple[str, ...] | int:
+    """Read ``--objects``."""
+    if text.isdecimal():
+        return int(text)
+    if Path(text).is_file():
+        return _words(Path(text))
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    from openilias.core.errors import OpenIliasError
+
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
+    except (OSError, ValueError) as error:
+        raise OpenIliasError(f"This list cannot be read: {error}.", where=path) from None
+
+
+def _show(benchmark: Path, outcome: Verification, most: int) -> None:
+    counts = (f"{count} {name.replace('_', ' ')}" for name, count in outcome.counts.items() if count)
+    say(f"{benchmark}: {', '.join(counts)}")
+    totals: dict[str, int] = {"error": 0, "warning": 0, "note": 0}
+    for (severity, kind), count in outcome.kinds.items():
+        totals[severity] += count
+        say(f"\n{severity} {kind}: {count}")
+        shown = [one for one in outcome.findings if (one.severity, one.kind) == (severity, kind)][:most]
+        for one in shown:
+            say(f"  {one.where}\n    {one.what}" + (f" {one.fix}" if one.fix else ""))
+        if count > len(shown):
+            say(f"  ... {count - len(shown)} more; all are in --json FILE and in findings.jsonl of --out DIR")
+    say("\n" + ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in totals.items()))
+
+
+inspection.register(app)

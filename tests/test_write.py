@@ -1,0 +1,245 @@
+"""Writing a benchmark: what is read back is what was written; parts of it; the same bytes; killed and resumed."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Outcome
+from openilias.core.errors import OpenIliasError
+from openilias.core.files import sha256_of
+from openilias.data import Benchmark, read_ilias
+from openilias.data.verify import verify
+from openilias.data.write import Selection, write_benchmark
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def bytes_of(benchmark: Benchmark) -> dict[str, bytes]:
+    partitions = ("image_queries", "text_queries", "positives", "distractors")
+    return {item.id: item.read() for p in partitions for shard in benchmark.shards(p) for item in shard.items()}
+
+
+def assert_same(first: Benchmark, second: Benchmark) -> None:
+    for name in ("image_queries", "text_queries", "positives", "relevance", "attributes"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert dict(first.taxonomy.nodes) == dict(second.taxonomy.nodes)
+    assert [s.name for s in first.distractor_shards] == [s.name for s in second.distractor_shards]
+    for item in (*first.image_queries, *first.positives):
+        assert first.boxes(item) == second.boxes(item)
+    assert bytes_of(first) == bytes_of(second)
+
+
+def sound(root: Path) -> bool:
+    outcome = verify(root, workers=1)
+    assert outcome is not None
+    return outcome.findings == ()
+
+
+@pytest.fixture
+def copy(tiny_root: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_root, tmp_path / "copy"))
+
+
+def test_what_is_written_is_read_back(tiny: Benchmark, tmp_path: Path) -> None:
+    made = write_benchmark(tiny, tmp_path / "out", workers=1)
+    assert_same(tiny, made)
+    assert made.fingerprint == tiny.fingerprint
+    assert made.annotations == tiny.annotations
+    assert sound(tmp_path / "out")
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_real_photographs_are_read_back(photos: Path, tmp_path: Path) -> None:
+    benchmark = read_ilias(photos)
+    made = write_benchmark(benchmark, tmp_path / "out", workers=1)
+    assert_same(benchmark, made)
+    assert made.fingerprint == benchmark.fingerprint
+    packed = write_benchmark(benchmark, tmp_path / "packed", Selection(pack=200), workers=1)
+    assert [len(shard.items()) for shard in packed.distractor_shards] == [200, 200, 200, 33]
+    before = {item.path.stem: item.read() for shard in benchmark.distractor_shards for item in shard.items()}
+    after = {item.id.split("/")[1]: item.read() for shard in packed.distractor_shards for item in shard.items()}
+    assert before == after
+    assert sound(tmp_path / "packed")
+
+
+def test_lists_are_made_where_there_are_none(copy: Path, tmp_path: Path, tiny: Benchmark) -> None:
+    shutil.rmtree(copy / "image_ids")
+    made = write_benchmark(read_ilias(copy), tmp_path / "out", workers=1)
+    assert made.positives == tiny.positives
+    assert {known.clutter for known in made.attributes.values()} == {None}
+    lines = (tmp_path / "out" / "image_ids" / "positive_ids.txt").read_text().splitlines()
+    assert all(line.endswith(",") and line.count(",") == 2 for line in lines)
+    for item, known in made.attributes.items():
+        assert known.coverage == pytest.approx(tiny.attributes[item].coverage, abs=1e-12)
+    assert sound(tmp_path / "out")
+
+
+def test_urls_go_along(copy: Path, tmp_path: Path, tiny: Benchmark) -> None:
+    url = copy / "ilias_core" / tiny.positives[0].replace(".jpg", "_url.txt")
+    url.write_text("somewhere\n")
+    write_benchmark(read_ilias(copy), tmp_path / "out", workers=1)
+    assert (tmp_path / "out" / url.relative_to(copy)).read_text() == "somewhere\n"
+
+
+def test_the_same_bytes_whatever_the_workers_and_the_time(copy: Path, tmp_path: Path) -> None:
+    mini = copy / "image_ids" / "mini_ilias_yfcc100m_ids.txt"
+    mini.write_text("".join(f"d{number:07d}\n" for number in (13, 2, 9, 4)))
+    benchmark = read_ilias(copy)
+    for workers in (1, 4):
+        write_benchmark(benchmark, tmp_path / str(workers), Selection(mini=True), workers=workers)
+        time.sleep(1.1)  # gzip and tar count whole seconds
+    assert digests(tmp_path / "1") == digests(tmp_path / "4")
+
+
+# Parts
+
+
+def test_objects(tiny: Benchmark, tmp_path: Path) -> None:
+    names = sorted(tiny.relevance)
+    first = write_benchmark(tiny, tmp_path / "first", Selection(objects=2), workers=1)
+    named = write_benchmark(tiny, tmp_path / "named", Selection(objects=(names[3], names[1])), workers=1)
+    assert sorted(first.relevance) == names[:2]
+    assert sorted(named.relevance) == [names[1], names[3]]
+    assert set(named.taxonomy.nodes) == {names[1], names[3]}
+    assert [len(shard.items()) for shard in named.distractor_shards] == [8, 6]
+    assert sound(tmp_path / "first")
+    assert sound(tmp_path / "named")
+
+
+def test_ids(tiny: Benchmark, tmp_path: Path) -> None:
+    name = min(tiny.relevance)
+    keep = [item for item in (*tiny.image_queries, *tiny.positives) if item.startswith(f"{name}/")][:2]
+    keep += [tiny.distractor_shards[1].items()[3].id, tiny.distractor_shards[1].items()[0].id]
+    made = write_benchmark(tiny, tmp_path / "out", Selection(ids=tuple(keep)), workers=1)
+    assert set(bytes_of(made)) == set(keep)
+    assert bytes_of(made).items() <= bytes_of(tiny).items()
+    assert sound(tmp_path / "out")
+
+
+def test_shards_and_the_mini_list(copy: Path, tmp_path: Path) -> None:
+    mini = copy / "image_ids" / "mini_ilias_yfcc100m_ids.txt"
+    mini.write_text("d0000012\nd0000001\nd0000003\n")
+    benchmark = read_ilias(copy)
+    made = write_benchmark(benchmark, tmp_path / "mini", Selection(mini=True), workers=1)
+    ids = [item.id for shard in made.distractor_shards for item in shard.items()]
+    assert ids == ["yfcc100m_0000.tar/d0000001", "yfcc100m_0000.tar/d0000003", "yfcc100m_0001.tar/d0000012"]
+    listed = gzip.decompress((tmp_path / "mini" / "image_ids" / "distractor_ids.txt.gz").read_bytes()).decode()
+    assert listed.splitlines() == ids
+    first = write_benchmark(benchmark, tmp_path / "first", Selection(shards=1), workers=1)
+    assert [shard.name for shard in first.distractor_shards] == ["yfcc100m_0000.tar"]
+    kept = (tmp_path / "first" / "image_ids" / mini.name).read_text().splitlines()
+    assert kept == ["d0000001", "d0000003"]
+    both = write_benchmark(benchmark, tmp_path / "both", Selection(shards=1, mini=True, objects=1), workers=1)
+    assert [item.id for item in both.distractor_shards[0].items()] == ids[:2]
+    none = write_benchmark(benchmark, tmp_path / "none", Selection(shards=0), workers=1)
+    assert none.distractor_shards == ()
+    for name in ("mini", "first", "both", "none"):
+        assert sound(tmp_path / name), name
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(objects=("nobody",)), "These objects are not here: nobody"),
+        (Selection(objects=5), "There are 4 objects, not 5"),
+        (Selection(mini=True), "no mini list"),
+        (Selection(ids=("nobody/pos/P.jpg",)), "These ids are not here"),
+        (Selection(ids=()), "leaves no queries"),
+    ],
+)
+def test_selections_that_name_what_is_not_there(
+    tiny: Benchmark, tmp_path: Path, selection: Selection, message: str
+) -> None:
+    with pytest.raises(OpenIliasError, match=message):
+        write_benchmark(tiny, tmp_path / "out", selection, workers=1)
+
+
+def test_queries_without_positives_are_refused(tiny: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(OpenIliasError, match="leaves queries without positives"):
+        write_benchmark(tiny, tmp_path / "out", Selection(ids=(tiny.image_queries[0],)), workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+# What is there already
+
+
+def test_it_is_written_once_and_never_over_something_else(tiny: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_benchmark(tiny, out, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    write_benchmark(tiny, out, workers=1)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(OpenIliasError, match="made from something else"):
+        write_benchmark(tiny, out, Selection(objects=1), workers=1)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert len(write_benchmark(tiny, out, Selection(objects=1), workers=1, overwrite=True).relevance) == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").touch()
+    with pytest.raises(OpenIliasError, match="holds no benchmark"):
+        write_benchmark(tiny, tmp_path / "other", workers=1, overwrite=True)
+
+
+def test_killed_it_goes_on_to_the_same_bytes(tiny_root: Path, tiny: Benchmark, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    write_benchmark(tiny, whole, workers=1)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom openilias.data import read_ilias, write\n"
+        "real = write._write_shard\n"
+        "def slow(job):\n    made = real(job)\n    time.sleep(30)\n    return made\n"
+        "write._write_shard = slow\n"
+        "write.write_benchmark(read_ilias(Path(sys.argv[1])), Path(sys.argv[2]), workers=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tiny_root), str(out)])
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".written/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with pytest.raises(OpenIliasError, match="not a benchmark"):
+        read_ilias(out)
+    first = out / "yfcc100m" / "yfcc100m_0000.tar"
+    when = first.stat().st_mtime_ns
+    write_benchmark(tiny, out, workers=1)
+    assert first.stat().st_mtime_ns == when
+    assert digests(out) == digests(whole)
+
+
+def test_lists_alone_cannot_be_written(copy: Path, tmp_path: Path) -> None:
+    shutil.rmtree(copy / "ilias_core")
+    with pytest.raises(OpenIliasError, match="Only the lists"):
+        write_benchmark(read_ilias(copy), tmp_path / "out", workers=1)
+
+
+# The command
+
+
+def test_the_command(tiny_root: Path, tiny: Benchmark, tmp_path: Path, ilias: Callable[..., Outcome]) -> None:
+    names = sorted(tiny.relevance)
+    (tmp_path / "names.txt").write_text(f"{names[0]}\n\n{names[2]}\n")
+    (tmp_path / "ids.txt").write_text("\n".join([*tiny.image_queries, *tiny.positives]))
+    for number, (options, objects, distractors) in enumerate(
+        (
+            (["--objects", "2", "--shards", 1], 2, 8),
+            (["--objects", f"{names[0]}, {names[1]}"], 2, 14),
+            (["--objects", tmp_path / "names.txt"], 2, 14),
+            (["--ids", tmp_path / "ids.txt"], 4, 0),
+        )
+    ):
+        outcome = ilias("data", "write", tiny_root, "--out", tmp_path / str(number), "--workers", 1, *options)
+        assert outcome.code == 0, outcome.err
+        assert f"{objects} objects" in outcome.out
+        assert f"{distractors} distractors" in outcome.out
+    bad = ilias("data", "write", tiny_root, "--out", tmp_path / "bad", "--objects", "nobody")
+    assert bad.code == 2
+    assert "not here: nobody" in bad.err
+    assert not (tmp_path / "bad").exists()
