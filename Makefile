@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export TMPDIR := $(CURDIR)/$(VENV)/tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint typecheck bench format clean
+.PHONY: help install demo test lint typecheck bench fuzz format clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,7 +43,12 @@ format: $(READY) ## reformat, mend what can be mended
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## benchmarks
+	$(BIN)/pip install --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/frame.py
+	$(BIN)/python benchmarks/tars.py
+
+fuzz: $(READY) ## ten minutes of randomly damaged files
+	$(BIN)/python tests/fuzz.py --minutes 10
 
 clean: ## remove .venv and the demo
 	rm -rf $(VENV) ilias-demo

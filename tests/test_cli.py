@@ -16,6 +16,7 @@ Ilias = Callable[..., object]
 COMMANDS = [
     "demo", "run", "extract", "search", "evaluate", "report",
     "models list", "models show", "models check", "models fit", "build synth",
+    "data verify", "data write", "data stats", "data inspect",
 ]  # fmt: skip
 
 

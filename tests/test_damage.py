@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from damages import DAMAGES, Copy, Damage
+from fuzz import fuzz
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import read_ilias
@@ -99,3 +100,7 @@ def test_the_page_is_the_table_that_is_tested() -> None:
         PAGE.write_text(head + table(), encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == head + table()
     assert len(DAMAGES) >= 30
+
+
+def test_a_few_seconds_of_random_damage(tiny_root: Path, tmp_path: Path) -> None:
+    assert fuzz(0.1, 1, tiny_root, tmp_path / "failures") == []

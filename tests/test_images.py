@@ -26,7 +26,6 @@ from openilias.images.decode import ImageFacts, UnreadableImageError, decode, ex
 from openilias.images.resize import longest_size, pad_to, pad_to_multiple, resize
 from openilias.images.tars import index_tar, read_member, write_tar
 
-
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL\.")
 
 

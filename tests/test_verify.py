@@ -351,3 +351,14 @@ def test_wrong_input_of_the_command(
     assert outcome.code == 2
     assert message in re.sub(r"\s*│?\n│?\s*", " ", outcome.err)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_verification_explains_itself(copy: Copy, tmp_path: Path, ilias: Callable[..., Outcome]) -> None:
+    verify(harmed(copy).root, tmp_path / "v", workers=1)
+    outcome = ilias("data", "inspect", tmp_path / "v")
+    assert outcome.code == 0, outcome.err
+    assert "verification: 6 errors, 1 warnings, 0 notes" in outcome.out
+    assert "error box-malformed" in outcome.out
+    manifest = tmp_path / "v" / "verify.json"
+    manifest.write_text(manifest.read_text().replace('"kinds"', '"sorts"'))
+    assert ilias("data", "inspect", tmp_path / "v").code == 2

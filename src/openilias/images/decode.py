@@ -9,20 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.WebPImagePlugin import WebPImageFile
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Compat
 from openilias.images.files import MOST_BYTES
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What is read (an MPO is a JPEG with more pictures). Others are refused, and never handed to the programs that Pillow would call for some of them."""
+FORMATS = ("JPEG", "PNG", WebPImageFile.format, "GIF", "BMP")
+"""What is read (an MPO is a JPEG with more pictures).
+
+Others are refused, and never handed to the programs that Pillow would call for some of them.
+"""
 MOST_PIXELS = 178_956_970
 """Larger pictures are refused as decompression bombs (Pillow's own hard limit at its default setting)."""
 MOST_SCANS = 100
 """JPEGs of more scans are refused: each is a pass over all pixels, and ordinary progressive ones have about ten."""
-
-assert WebPImagePlugin  # imported so that Pillow knows the format when it is asked for by name
 
 # The limits above take the place of Pillow's warnings, which the user could do nothing about.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openilias.core.errors import OpenIliasError
+from openilias.report.inspect_checks import explain_verification
 from openilias.report.inspect_hdf5 import explain_hdf5, is_hdf5
 from openilias.report.inspect_official import (
     GZIP,
@@ -76,6 +77,7 @@ FOLDERS: tuple[Kind, ...] = (
     (has("manifest.json"), explain_store),
     (has("ranking.json"), explain_ranking),
     (has("evaluation.json"), explain_evaluation),
+    (has("verify.json"), explain_verification),
     (has(RUN), explain_run),
     (is_benchmark, explain_benchmark),
 )
