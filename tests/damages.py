@@ -286,6 +286,43 @@ def twin_objects(at: Copy) -> None:
     shutil.copy(at.positive, min((at.other / "pos").glob("P*.jpg")))
 
 
+def rename_object(at: Copy, name: str) -> None:
+    """Give an object another name, in its files and in all lists."""
+    old = at.object.name
+    for path in (*at.lists.glob("*.txt"), at.root / "taxonomy.json"):
+        at.edit(path, lambda text: text.replace(old, name))
+    at.object.rename(at.core / name)
+
+
+def replaced(path: Path, make: Callable[[Path], object]) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make(path)
+
+
+def without_queries(at: Copy) -> None:
+    name = at.object.name
+    for path in at.lists.glob("*query_ids.txt"):
+        at.edit(path, lambda text: "".join(x for x in text.splitlines(True) if not x.startswith(f"{name}/")))
+    shutil.rmtree(at.object / "query")
+
+
+def second_positive(at: Copy) -> None:
+    positives = sorted((at.object / "pos").glob("P*.jpg"))
+    shutil.copy(positives[0], positives[1])
+
+
+def copy_of_shard(at: Copy) -> None:
+    other = at.root / ("distractors" if at.tar.parent.name == "yfcc100m" else "yfcc100m")
+    other.mkdir(exist_ok=True)
+    shutil.copy(at.tar, other / at.tar.name)
+
+
+def empty_shard(at: Copy) -> None:
+    with tarfile.open(at.tar, "w"):
+        pass
+    at.restate()
+
+
 @dataclass(frozen=True)
 class Damage:
     """One damage.
@@ -378,6 +415,37 @@ DAMAGES: tuple[Damage, ...] = (
     of_core("an object in two categories", taxonomy(names_twice), "error taxonomy-duplicate", "stops", "stops"),
     of_core("an object without category", taxonomy(forget), "warning taxonomy-lacks", "describes", "describes"),
     of_core("an object without positives", without_positives, "error object-without-positives", "stops", "stops"),
+    of_core("no queries", lambda at: [path.write_text("") for path in at.lists.glob("*query_ids.txt")],
+            "error no-queries", "stops", "stops"),
+    of_core("a taxonomy of another shape", write(lambda at: at.root / "taxonomy.json", b'{"a": {"b": ["c"]}}'),
+            "error taxonomy-malformed", "stops", "stops"),
+    of_core("a taxonomy of other objects", taxonomy(lambda tree: tree.update(art={"x": {"y": ["nobody_999"]}})),
+            "warning taxonomy-unknown", "describes", "describes"),
+    of_core("an object nobody asks for", without_queries, "warning object-without-queries", "describes", "describes"),
+    of_core("an empty object", lambda at: (at.core / "empty_998").mkdir(), "warning object-empty",
+            "describes", "describes"),
+    of_core("a name that is not ASCII", lambda at: rename_object(at, "café_000"), "warning id-not-ascii",
+            "describes", "describes"),
+    of_core("a file name that is no text", lambda at: at.positive.with_name("P\udce9.jpg").touch(),
+            "error name-not-text", "describes", "describes"),
+    of_core("a file that does not belong there", lambda at: at.positive.with_name("notes.doc").touch(),
+            "note stray-file", "describes", "describes"),
+    of_core("a hidden file", lambda at: at.positive.with_name(".DS_Store").touch(), "note hidden-file",
+            "describes", "describes"),
+    of_core("a folder among the positives", lambda at: at.positive.with_name("more").mkdir(),
+            "warning stray-folder", "describes", "describes"),
+    of_core("a file instead of a folder", lambda at: replaced(at.object / "query", Path.touch),
+            "error not-a-folder", "stops", "stops"),
+    of_core("a text query with control characters", write(lambda at: at.text, b"a \x07 cup"),
+            "warning text-control", "describes", "describes"),
+    of_core("a folder instead of a text query", lambda at: replaced(at.text, Path.mkdir),
+            "error text-unreadable", "describes", "describes"),
+    of_core("one text for two objects",
+            lambda at: shutil.copy(at.text, min((at.other / "query").glob("T*.txt"))),
+            "warning text-duplicate", "describes", "describes"),
+    of_core("a box twice", lambda at: at.edit(at.box, lambda text: text + text), "warning box-duplicate",
+            "describes", "describes"),
+    of_core("a positive twice", second_positive, "warning duplicate-object", "describes", "describes"),
     of_core("both core folders", lambda at: [(at.root / name).mkdir(exist_ok=True) for name in ("core", "ilias_core")],
             "error two-cores", "stops", "stops"),
     of_core("a query among its positives", lambda at: shutil.copy(at.query, at.positive),
@@ -422,6 +490,13 @@ DAMAGES: tuple[Damage, ...] = (
            "error checksum-differs", "describes", "describes"),
     of_tar("a checksum that is none", lambda at: at.edit(at.root / "checksums.txt", lambda text: "xyz" + text[64:]),
            "error checksum-malformed", "stops", "stops"),
+    of_tar("no checksum of a shard", lambda at: (at.root / "checksums.txt").write_text(f"{'0' * 64}  x/y.txt\n"),
+           "warning checksum-missing", "describes", "describes"),
+    of_tar("two checksums of a shard",
+           lambda at: at.edit(at.root / "checksums.txt", lambda text: text + "0" * 64 + text[64:]),
+           "error checksum-contradiction", "stops", "stops"),
+    of_tar("a shard without images", empty_shard, "warning shard-empty", "describes", "describes"),
+    of_tar("a shard in both folders", copy_of_shard, "error shard-duplicate", "stops", "stops"),
     of_tar("a shard is missing", lambda at: at.tar.unlink(), "error shard-missing", "describes", "describes"),
     of_tar("a listed distractor is not there", relist(lambda lines: [*lines, lines[0] + "x"]),
            "error listed-missing", "describes", "describes"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+import openilias
 from damages import DAMAGES, Copy, Damage
 from fuzz import fuzz
 from openilias.core.errors import OpenIliasError
@@ -100,6 +102,17 @@ def test_the_page_is_the_table_that_is_tested() -> None:
         PAGE.write_text(head + table(), encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == head + table()
     assert len(DAMAGES) >= 30
+
+
+def test_every_kind_of_finding_has_a_damage() -> None:
+    source = Path(openilias.__file__).parent
+    files = [*source.glob("data/*.py"), *source.glob("images/*.py")]
+    said = r'(?:"(?:error|warning|note)"|wrong\(|where), "([a-z-]+)"|wrong\("([a-z-]+)"'
+    kinds = {max(found) for path in files for found in re.findall(said, path.read_text())}
+    damaged = {damage.says.split()[1] for damage in DAMAGES}
+    assert len(kinds) > 40
+    # A process that dies is another test; a tar without rights to read is nothing to root.
+    assert kinds - damaged == {"image-crash", "shard-unreadable"}
 
 
 def test_a_few_seconds_of_random_damage(tiny_root: Path, tmp_path: Path) -> None:
