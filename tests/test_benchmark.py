@@ -120,6 +120,7 @@ def test_annotations_have_a_fingerprint_of_their_own(root: Path, tiny: Benchmark
         ("image_ids/image_query_ids.txt", "x/query/../../y.jpg,x\n", "Expected an id"),
         ("image_ids/positive_ids.txt", "../pos/P.jpg,0.5,3\n", "Expected an id"),
         ("image_ids/positive_ids.txt", "a/query/P.jpg,0.5,3\n", "Expected an id"),
+        ("image_ids/positive_ids.txt", f"a/pos/{'P' * 256}.jpg,0.5,3\n", "Expected an id"),
         ("image_ids/image_query_ids.txt", "lonely/query/Q.jpg,x\n", "Objects without positives: lonely"),
         ("taxonomy.json", '{"a": {"b": ["x"]}}', "taxonomy must be"),
         ("taxonomy.json", '{"a": {"b": {"c": "x"}}}', "list of objects"),

@@ -15,6 +15,8 @@ from openilias.core.findings import Finding
 
 T = TypeVar("T")
 
+_LONGEST = 255  # bytes of a file name, on every system
+
 
 @dataclass(frozen=True)
 class Attributes:
@@ -85,7 +87,9 @@ def _sound(ids: list[tuple[int, str]], path: Path, folder: str) -> tuple[list[st
     good, findings = [], []
     for number, item in ids:
         parts = item.split("/")
-        if len(parts) != 3 or parts[1] != folder or {"", ".", ".."} & set(parts) or "\\" in item or "\0" in item:
+        named = len(parts) == 3 and parts[1] == folder and not {"", ".", ".."} & set(parts)
+        if not named or "\\" in item or "\0" in item or max(len(part.encode()) for part in parts) > _LONGEST:
+            item = item if len(item) <= 120 else f"{item[:100]}... of {len(item)} characters"
             what = f"Expected an id '<object>/{folder}/<file>', found {item!r}."
             findings.append(Finding("error", "id-malformed", f"{path}, line {number}", what))
         else:

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from openilias.core.ids import object_of
 from openilias.core.manifests import claim, write_manifest
 from openilias.core.progress import progress
 from openilias.core.shards import Share
-from openilias.data.benchmark import Benchmark, SourceShard
+from openilias.data.benchmark import Benchmark, SourceShard, TarItems
 from openilias.data.duplicates import By, Duplicates, find_duplicates
 from openilias.data.examine import Depth, Examined, Job, died, examine_items
 from openilias.data.ilias import LISTS, MINI, find_ilias
@@ -39,6 +39,7 @@ from openilias.data.verify_shards import (
     state_of,
 )
 from openilias.images.tar_index import scan_once
+from openilias.images.tars import TarIndex
 
 KIND = "verification"
 MANIFEST, FINDINGS = "verify.json", "findings.jsonl"
@@ -108,6 +109,8 @@ def verify(
         listed, of_list = "", tuple[Finding, ...]()
         if benchmark.id_list is not None:
             listed, of_list = split_list(benchmark.id_list, parts)
+            if any(finding.kind == "list-unreadable" for finding in of_list):
+                benchmark = replace(benchmark, id_list=None)  # half a list would name the other half as missing
         shards = [
             *benchmark.shards("image_queries"),
             *benchmark.shards("positives"),
@@ -253,39 +256,38 @@ def _counts(benchmark: Benchmark, shards: list[SourceShard], found: list[Part]) 
 
 
 def _duplicates(benchmark: Benchmark, shards: list[SourceShard], parts: Parts, depth: Depth) -> Iterator[Finding]:
-    names: dict[int, Any] = {}
-
-    def item_of(place: tuple[int, int]) -> str:
-        number, row = place
-        if number not in names:
-            shard = shards[number]
-            if shard.tar is None:
-                names[number] = [item.id for item in shard.files]
-            else:
-                index = scan_once(shard.tar, parts.index).index
-                names[number] = _Keys(shard.name, index.keys)
-        return str(names[number][row])
-
     kinds: tuple[By, ...] = ("bytes", "pixels") if depth == "pixels" else ("bytes",)
-    for by in kinds:
-        files = [parts.digests(shard, by) for shard in shards]
-        for found in find_duplicates(files, by):
-            yield _duplicate(found, shards, item_of)
+    found = [one for by in kinds for one in find_duplicates([parts.digests(shard, by) for shard in shards], by)]
+    wanted: dict[int, set[int]] = {}
+    for one in found:
+        for number, row in _named(one, shards):
+            wanted.setdefault(number, set()).add(row)
+    ids: dict[tuple[int, int], str] = {}
+    for number, rows in sorted(wanted.items()):  # each shard is opened once
+        shard = shards[number]
+        items = shard.files if shard.tar is None else TarItems(shard.name, shard.tar, _index(shard, parts))
+        ids |= {(number, row): items[row].id for row in rows}
+    for one in found:
+        yield _duplicate(one, [ids[place] for place in _named(one, shards)], shards)
 
 
-class _Keys:
-    def __init__(self, shard: str, keys: Any) -> None:
-        self._shard, self._keys = shard, keys
+def _index(shard: SourceShard, parts: Parts) -> TarIndex:
+    scan = scan_of(shard, parts)
+    if scan is None:
+        raise AssertionError(f"{shard.name} is no tar")
+    return scan.index
 
-    def __getitem__(self, row: int) -> str:
-        return f"{self._shard}/{self._keys[row].as_py()}"
 
-
-def _duplicate(found: Duplicates, shards: list[SourceShard], item_of: Callable[[tuple[int, int]], str]) -> Finding:
+def _named(found: Duplicates, shards: list[SourceShard]) -> list[tuple[int, int]]:
+    """Return the places that are named: all among the objects, and the first few among the distractors."""
     core = [place for place in found.places if shards[place[0]].partition != "distractors"]
-    items = [item_of(place) for place in core]
-    named = items + [item_of(place) for place in found.places if place not in core][:_SHOWN]
-    objects = {object_of(item) for item in items}
+    others = [place for place in found.places if shards[place[0]].partition == "distractors"]
+    return core + others[:_SHOWN]
+
+
+def _duplicate(found: Duplicates, named: list[str], shards: list[SourceShard]) -> Finding:
+    core = [place for place in found.places if shards[place[0]].partition != "distractors"]
+    objects = {object_of(item) for item in named[: len(core)]}
     same = "file" if found.by == "bytes" else "picture (other bytes, same pixels)"
     places = f"{len(found.places)} times: {first_few(named, most=_SHOWN)}"
     where = named[0]

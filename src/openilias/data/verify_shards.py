@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import atomic_path, read_json, write_json
+from openilias.core.files import atomic_path, read_json, temporary_beside, write_json
 from openilias.core.findings import Finding
 from openilias.core.fingerprints import fingerprint
+from openilias.core.ids import FOLDER_PREFIX
 from openilias.data.benchmark import Benchmark, Item, SourceShard, TarItems
 from openilias.data.duplicates import sorted_digests
 from openilias.data.examine import Depth, Examined, Job
@@ -24,6 +27,9 @@ from openilias.images.tars import TarScan
 ALGORITHM_VERSION = 1
 _PER_JOB = 100
 _LISTED_AT_ONCE = 500_000
+_LIST_STATE = "state.json"
+_LONGEST_SHARD = 240  # bytes of its name
+_MOST_MALFORMED = 1000  # malformed ids of the list named one by one
 
 
 @dataclass(frozen=True)
@@ -117,31 +123,48 @@ def split_list(path: Path, parts: Parts) -> tuple[str, tuple[Finding, ...]]:
     """
     stat = path.stat()
     state = fingerprint([str(path), stat.st_size, stat.st_mtime_ns])
-    marker = parts.lists / "state.json"
+    marker = parts.lists / _LIST_STATE
     if marker.exists():
         kept = read_json(marker)
         if kept.get("state") == state:
             return state, tuple(Finding(**one) for one in kept["findings"])
-        marker.unlink()
-    parts.lists.mkdir(parents=True, exist_ok=True)
-    for old in parts.lists.glob("*.txt"):
-        old.unlink()
+    # Several machines may do this at once: each in a folder of its own, and the first one's stays.
+    temporary = temporary_beside(parts.lists)
+    temporary.mkdir(parents=True)
+    try:
+        findings = _split(path, temporary)
+        write_json(temporary / _LIST_STATE, {"state": state, "findings": [asdict(one) for one in findings]})
+        if parts.lists.exists() and not (marker.exists() and read_json(marker).get("state") == state):
+            parts.lists.replace(old := temporary_beside(parts.lists))
+            shutil.rmtree(old)
+        if not parts.lists.exists():
+            with contextlib.suppress(OSError):  # another machine's was quicker
+                temporary.replace(parts.lists)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return state, tuple(findings)
+
+
+def _split(path: Path, folder: Path) -> list[Finding]:
     findings: list[Finding] = []
     waiting: dict[str, list[str]] = {}
-    held = 0
+    held = malformed = 0
 
     def flush() -> None:
         for name, keys in waiting.items():
-            with parts.listed(name).open("a", encoding="utf-8") as out:
+            with (folder / f"{name}.txt").open("a", encoding="utf-8") as out:
                 out.write("".join(f"{key}\n" for key in keys))
         waiting.clear()
 
     try:
         for item in listed_distractors(path):
-            shard, slash, key = item.partition("/")
-            if not slash or not key or not shard or "\0" in item or not item.isprintable() or shard in (".", ".."):
-                what = f"Expected an id '<shard>/<key>', found {item[:120]!r}."
-                findings.append(Finding("error", "id-malformed", str(path), what))
+            shard, _, key = item.partition("/")
+            known = shard.endswith(".tar") or f"{shard}/" == FOLDER_PREFIX
+            if not known or not key or not item.isprintable() or len(shard.encode()) > _LONGEST_SHARD:
+                malformed += 1
+                if malformed <= _MOST_MALFORMED:
+                    what = f"Expected an id '<shard>.tar/<key>', found {item[:120]!r}."
+                    findings.append(Finding("error", "id-malformed", str(path), what))
                 continue
             waiting.setdefault(shard, []).append(key)
             held += 1
@@ -151,9 +174,10 @@ def split_list(path: Path, parts: Parts) -> tuple[str, tuple[Finding, ...]]:
         flush()
     except OpenIliasError as error:
         findings.append(Finding("error", "list-unreadable", str(path), error.what, error.fix))
-        return state, tuple(findings)  # not marked as done: it is read again
-    write_json(marker, {"state": state, "findings": [asdict(one) for one in findings]})
-    return state, tuple(findings)
+    if malformed > _MOST_MALFORMED:
+        what = f"{malformed - _MOST_MALFORMED} more ids of this list are malformed."
+        findings.append(Finding("error", "id-malformed", str(path), what))
+    return findings
 
 
 def scan_of(shard: SourceShard, parts: Parts) -> TarScan | None:
