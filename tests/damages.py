@@ -20,6 +20,7 @@ from PIL import Image
 
 from openilias.core.files import sha256_of
 from openilias.core.ids import Partition
+from openilias.core.manifests import write_manifest
 
 Outcome = Literal["describes", "skips", "stops"]
 
@@ -299,6 +300,15 @@ def replaced(path: Path, make: Callable[[Path], object]) -> None:
     make(path)
 
 
+def loose_distractor(at: Copy) -> None:
+    (at.root / "distractors").mkdir(exist_ok=True)
+    (at.root / "distractors" / "loose.jpg").write_bytes(photo(7))
+
+
+def cut_off(at: Copy) -> None:
+    write_manifest(at.root / "benchmark.json", kind="benchmark", made_from={}, complete=False)
+
+
 def without_queries(at: Copy) -> None:
     name = at.object.name
     for path in at.lists.glob("*query_ids.txt"):
@@ -405,6 +415,12 @@ DAMAGES: tuple[Damage, ...] = (
     of_core("a box outside the image", write(lambda at: at.box, b"0 0 9000 10\n"),
             "error box-outside", "describes", "describes"),
     of_core("a box of the image before it is turned", turn, "error box-outside", "describes", "describes"),
+    of_core("a pipe instead of a box file", lambda at: replaced(at.box, os.mkfifo), "error box-unreadable",
+            "stops", "stops"),
+    of_core("a link instead of the taxonomy",
+            lambda at: replaced(at.root / "taxonomy.json", lambda path: path.symlink_to("x")),
+            "error taxonomy-unreadable", "stops", "stops"),
+    of_core("2,000 boxes", write(lambda at: at.box, b"1 1 2 2\n" * 2000), "error box-many", "stops", "stops"),
     of_core("no box file", lambda at: at.box.unlink(), "warning box-missing", "describes", "describes"),
     of_core("an empty text query", write(lambda at: at.text, b" \n"), "error text-empty", "describes", "describes"),
     of_core("a text query that is not UTF-8", write(lambda at: at.text, b"caf\xe9"),
@@ -495,6 +511,17 @@ DAMAGES: tuple[Damage, ...] = (
     of_tar("two checksums of a shard",
            lambda at: at.edit(at.root / "checksums.txt", lambda text: text + "0" * 64 + text[64:]),
            "error checksum-contradiction", "stops", "stops"),
+    of_tar("a shard called .TAR", lambda at: shutil.copy(at.tar, at.tar.with_suffix(".TAR")),
+           "error distractor-unused", "describes", "describes"),
+    of_tar("a note beside the shards", lambda at: at.tar.with_name("README").touch(),
+           "note stray-file", "describes", "describes"),
+    of_tar("a distractor in a folder that is not listed", loose_distractor, "error listed-lacks",
+           "describes", "describes"),
+    of_tar("a pipe instead of a shard", lambda at: replaced(at.tar, os.mkfifo), "error shard-unreadable",
+           "stops", "stops"),
+    of_tar("a shard whose name is no text", lambda at: shutil.copy(at.tar, at.tar.with_name("x\udcff.tar")),
+           "error name-not-text", "stops", "stops"),
+    of_tar("a benchmark whose writing was cut off", cut_off, "error benchmark-unfinished", "stops", "stops"),
     of_tar("a shard without images", empty_shard, "warning shard-empty", "describes", "describes"),
     of_tar("a shard in both folders", copy_of_shard, "error shard-duplicate", "stops", "stops"),
     of_tar("a shard is missing", lambda at: at.tar.unlink(), "error shard-missing", "describes", "describes"),

@@ -15,8 +15,9 @@ from fuzz import fuzz
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import read_ilias
+from openilias.data.selection import Selection
 from openilias.data.verify import verify
-from openilias.data.write import Selection, write_benchmark
+from openilias.data.write import write_benchmark
 from openilias.descriptors.extract import extract
 from openilias.models.backbone import Backbone
 from openilias.models.zoo import find_model, load_model
@@ -63,6 +64,9 @@ def judge(root: Path, tmp_path: Path, damage: Damage, backbone: Backbone) -> tup
     assert finding.what.endswith((".", "?"))
     plain = try_extract(copy.root, damage, backbone, tmp_path / "plain", skip=False)
     skipping = try_extract(copy.root, damage, backbone, tmp_path / "skipping", skip=True)
+    # A first shard may be finished before a later one stops the command; without one, nothing stays.
+    if plain == "stops" and not list((tmp_path / "plain").glob("*.json")):
+        assert not (tmp_path / "plain").exists()
     return plain, skipping
 
 
@@ -111,8 +115,8 @@ def test_every_kind_of_finding_has_a_damage() -> None:
     kinds = {max(found) for path in files for found in re.findall(said, path.read_text())}
     damaged = {damage.says.split()[1] for damage in DAMAGES}
     assert len(kinds) > 40
-    # A process that dies is another test; a tar without rights to read is nothing to root.
-    assert kinds - damaged == {"image-crash", "shard-unreadable"}
+    # A process that dies is another test.
+    assert kinds - damaged == {"image-crash"}
 
 
 def test_a_few_seconds_of_random_damage(tiny_root: Path, tmp_path: Path) -> None:

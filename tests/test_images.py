@@ -366,6 +366,30 @@ def test_bombs_in_what_is_not_used_are_never_unpacked() -> None:
     assert colours(png((1, 1), 8, 2, [b"\1\2\3" + b"\0" * 50_000_000])) == [(1, 2, 3)]
 
 
+def test_what_follows_the_end_of_a_jpeg_is_not_its_own() -> None:
+    data = encoded(picture(40, 30))
+    film = b"\xff\xda\0\0" * 500
+    assert colours(data + film) == colours(data)
+    assert not examine(data + film, where="x").progressive
+
+
+def test_a_gif_cut_after_its_first_picture_is_read() -> None:
+    frames = [picture(16, 16, "P", seed) for seed in range(3)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    first = colours(encoded(frames[0], "GIF"))
+    found = [cut for cut in range(len(data) // 3, len(data), 5) if decodes(data[:cut], first)]
+    assert found
+    for cut in found:
+        assert examine(data[:cut], where="x").format == "GIF"
+
+
+def decodes(data: bytes, wanted: list[tuple[int, ...]]) -> bool:
+    try:
+        return colours(data) == wanted
+    except UnreadableImageError:
+        return False
+
+
 def test_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openilias.images.decode.MOST_BYTES", 99)
     assert "bytes" in refused(encoded(picture(10, 10)))

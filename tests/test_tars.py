@@ -99,8 +99,21 @@ def test_side_files_are_counted_and_lost_images_are_named(tmp_path: Path) -> Non
     assert [member.name for member in scan.unusable] == ["b.JPG", "c.x.jpg", "d.png"]
     assert "only 'jpg' counts" in scan.unusable[0].reason
     assert "the key ends at the first dot: 'c'" in scan.unusable[1].reason
-    assert scan.others == {"/": 1, "._a.jpg": 1, ".jpg": 1, ".json": 1, ".mask.png": 1, "no ending": 1}
+    assert scan.others == {"/": 1, ".jpg": 2, ".json": 1, ".png": 1, "no ending": 1}
     assert sum(scan.others.values()) + len(scan.unusable) + len(scan.index) == len(names)
+
+
+def test_endings_without_number_take_little_memory(tmp_path: Path) -> None:
+    members = [(info(f"x.{number}"), b"") for number in range(200)]
+    scan = scan_tar(made(tmp_path / "x.tar", members, tarfile.GNU_FORMAT))
+    assert len(scan.others) == 21
+    assert sum(scan.others.values()) == 200
+
+
+def test_a_pipe_is_no_tar(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(OpenIliasError, match="no regular file"):
+        scan_tar(tmp_path / "x.tar")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
@@ -243,7 +256,7 @@ def test_a_shard_is_scanned_once(shard: Path, tmp_path: Path, monkeypatch: pytes
     assert (again.unusable, again.strange, dict(again.others)) == (first.unusable, first.strange, dict(first.others))
 
 
-def test_a_changed_shard_is_scanned_again(shard: Path, tmp_path: Path) -> None:
+def test_a_changed_shard_is_scanned_again(shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = tmp_path / "kept"
     scan_once(shard, kept)
     write_tar(shard, IMAGES[:3])
@@ -252,6 +265,16 @@ def test_a_changed_shard_is_scanned_again(shard: Path, tmp_path: Path) -> None:
     write_tar(shard, [(name, data[::-1]) for name, data in IMAGES[:2]] + [("new.jpg", IMAGES[2][1])])
     os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert scan_once(shard, kept).index.key(2) == "new"
+    # Neither is one that was written over in place, of the same size and with its time put back.
+    stat = shard.stat()
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 1
+    shard.write_bytes(bytes(data))
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    monkeypatch.setattr(tar_index, "scan_tar", lambda path: pytest.fail("as it should"))
+    with pytest.raises(pytest.fail.Exception, match="as it should"):
+        scan_once(shard, kept)
+    monkeypatch.undo()
     # The same name elsewhere is another shard.
     other = Path(shutil.copytree(shard.parent, tmp_path / "elsewhere")) / shard.name
     write_tar(other, IMAGES[:1])

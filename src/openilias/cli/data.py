@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openilias.cli import inspection
-from openilias.cli.options import BenchmarkDir, Json, Overwrite, Workers, emit, say
+from openilias.cli.options import BenchmarkDir, Json, Overwrite, Processes, emit, say
 
 if TYPE_CHECKING:
     from openilias.data.verify import Verification
@@ -40,7 +40,7 @@ def verify(
         str | None, typer.Option(metavar="I/N", help="Only every n-th shard, from i = 0 on; then run without it.")
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many findings of each kind to print.")] = _SHOWN,
-    workers: Workers = None,
+    workers: Processes = None,
     json: Json = None,
 ) -> None:
     """Find everything that is wrong with a benchmark. Exit code 1 if there is an error."""
@@ -74,29 +74,31 @@ def write(
         typer.Option(help="Names with commas between, a file with a name a line, or how many of the first."),
     ] = None,
     ids: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="File of the ids to keep, one a line; no others.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File of the ids to keep, one a line; others go.")
     ] = None,
     shards: Annotated[int | None, typer.Option(min=0, help="Keep the first shards of distractors only.")] = None,
     mini: Annotated[bool, typer.Option("--mini", help="Keep the distractors of the mini list only.")] = False,
     pack: Annotated[
         int | None, typer.Option(min=1, help="Put distractors of a folder into tars of so many; changes their ids.")
     ] = None,
-    workers: Workers = None,
+    workers: Processes = None,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Write a benchmark, or a part of one, in the official layout. Killed, it continues when run again."""
     from openilias.data import read_ilias
-    from openilias.data.write import Selection, write_benchmark
+    from openilias.data.selection import Selection
+    from openilias.data.write import write_benchmark
 
     selection = Selection(
         objects=None if objects is None else _names(objects),
-        ids=None if ids is None else _words(ids),
+        ids=None if ids is None else tuple(line.split(",", 1)[0].strip() for line in _words(ids)),
         shards=shards,
         mini=mini,
         pack=pack,
     )
-    made = write_benchmark(read_ilias(benchmark), out, selection, workers=workers, overwrite=overwrite)
+    written = write_benchmark(read_ilias(benchmark), out, selection, workers=workers, overwrite=overwrite)
+    made = written.benchmark
     counts = {
         "objects": len(made.relevance),
         "image_queries": len(made.image_queries),
@@ -105,14 +107,18 @@ def write(
         "distractors": sum(len(shard.items()) for shard in made.distractor_shards),
     }
     say(f"{out}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
-    emit(counts | {"folder": str(out), "fingerprint": made.fingerprint}, json)
+    for note in written.notes:
+        say(f"  note: {note}")
+    emit(counts | {"folder": str(out), "fingerprint": made.fingerprint, "notes": list(written.notes)}, json)
 
 
 def _names(text: str) -> tuple[str, ...] | int:
     """Read ``--objects``."""
     if text.isdecimal():
+        if int(text) < 1:
+            raise typer.BadParameter("There must be at least one object.", param_hint="--objects")
         return int(text)
-    if Path(text).is_file():
+    if "," not in text and len(text) < 256 and Path(text).is_file():
         return _words(Path(text))
     return tuple(word.strip() for word in text.split(",") if word.strip())
 

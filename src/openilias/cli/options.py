@@ -25,6 +25,7 @@ Dtype = Annotated[str, typer.Option(help="Of the stored descriptors: float16 or 
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; by default 4 on cpu, else 32.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")]
+Processes = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; all cores by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made from something else.")]
 Json = Annotated[
     Path | None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +88,51 @@ def made_folder(target: Path) -> Iterator[None]:
         raise
 
 
+def open_regular(source: Path) -> io.BufferedReader:
+    """Open a regular file to read its bytes; anything else is refused: a pipe would never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    # A pipe without a writer must not block either.
+    descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(source))
+        return io.open(descriptor, "rb")  # noqa: UP020 - of a descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(source: Path, *, most: int | None = None) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: as :func:`open_regular`, or it has more than ``most`` bytes.
+    """
+    with open_regular(source) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes; more than {most} are refused", str(source))
+        return file.read()
+
+
+def state_of_file(source: Path) -> list[int]:
+    """Return what changes when a file is replaced or written to, even in place of one of the same size and time.
+
+    Raises:
+        OSError: it is not there.
+    """
+    facts = source.stat()
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether something has this name, be it a link that leads nowhere."""
+    return path.is_symlink() or path.exists()
+
+
 def write_bytes(target: Path, data: bytes) -> None:
     """Write ``data`` to ``target`` atomically."""
     with atomic_path(target) as temporary:
@@ -107,7 +155,7 @@ def read_json(source: Path, *, object_pairs_hook: Callable[[list[tuple[str, Any]
         OpenIliasError: the file is missing, not JSON, or not UTF-8.
     """
     try:
-        return json.loads(source.read_bytes(), object_pairs_hook=object_pairs_hook)
+        return json.loads(read_bytes(source), object_pairs_hook=object_pairs_hook)
     except FileNotFoundError:
         raise OpenIliasError("This file does not exist.", where=source, fix="Check the path.") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -31,6 +31,12 @@ class Finding:
     what: str
     fix: str | None = None
 
+    def __post_init__(self) -> None:
+        """Write names that are no text with escapes: a finding can be printed and stored."""
+        for name in ("where", "what"):
+            text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, text)
+
 
 def refuse(findings: Iterable[Finding], *, hint: str | None = None) -> None:
     """Raise the first error of some findings, saying how many more there are.

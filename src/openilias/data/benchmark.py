@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import overload
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.files import read_bytes
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import FOLDER_PREFIX, Partition, distractor_shard, object_of
 from openilias.data.lists import Attributes, known, listed_distractors
 from openilias.data.taxonomy import Taxonomy
 from openilias.images.boxes import Box, coverage, read_boxes
-from openilias.images.decode import upright_size
-from openilias.images.files import read_file
+from openilias.images.decode import MOST_BYTES, upright_size
 from openilias.images.tar_index import scan_once
 from openilias.images.tars import TarIndex, TarMember, Unusable, read_member, whole
 
@@ -38,7 +38,9 @@ class Item:
             OpenIliasError: it cannot be read.
         """
         try:
-            return read_file(self.path) if self.member is None else read_member(self.path, self.member)
+            if self.member is not None:
+                return read_member(self.path, self.member)
+            return read_bytes(self.path, most=MOST_BYTES)
         except OSError as error:
             raise OpenIliasError(
                 f"This file of the benchmark cannot be read: {error.strerror}.",

@@ -42,20 +42,26 @@ def find_duplicates(files: Sequence[Path], by: By) -> Iterator[Duplicates]:
         files: one a shard, each a saved array of :func:`sorted_digests`.
         by: what to compare.
     """
-    arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in files]
-    slices = max(1, -(-sum(map(len, arrays)) // _ROWS_AT_ONCE))
+    sizes = [len(_open(path)) for path in files]
+    slices = max(1, -(-sum(sizes) // _ROWS_AT_ONCE))
     # Digests are spread evenly: equal parts of the range of their first 64 bits hold about as many rows each.
     edges = np.array([2**64 * number // slices for number in range(slices)], np.uint64)
-    starts = [np.searchsorted(array[by][:, 0], edges) for array in arrays]
+    starts = [np.searchsorted(_open(path)[by][:, 0], edges) for path in files]
     for number in range(slices):
         last = number + 1 == slices
         yield from _among(
             [
-                np.asarray(array[start[number] : None if last else start[number + 1]])
-                for array, start in zip(arrays, starts, strict=True)
+                np.array(_open(path)[start[number] : None if last else start[number + 1]])
+                for path, start in zip(files, starts, strict=True)
             ],
             by,
         )
+
+
+def _open(path: Path) -> npt.NDArray[np.void]:
+    # Opened anew for each slice: a thousand files are more than a process may hold open.
+    array: npt.NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def _among(parts: list[npt.NDArray[np.void]], by: By) -> Iterator[Duplicates]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import sha256_of
+from openilias.core.files import open_regular
 from openilias.core.findings import Finding
 from openilias.data.benchmark import Item
 from openilias.images.decode import UnreadableImageError, decode, examine
@@ -70,7 +70,7 @@ class Examined:
 def examine_items(job: Job) -> Examined:
     """Do one job. Whatever is wrong with an image becomes a finding."""
     if job.whole is not None:
-        return Examined(job.shard, sha256=sha256_of(job.whole))
+        return _whole(job.shard, job.whole)
     digests = np.zeros(len(job.items), DIGEST)
     sizes = np.full((len(job.items), 2), -1, np.int32)
     findings: list[Finding] = []
@@ -83,7 +83,8 @@ def examine_items(job: Job) -> Examined:
             findings.append(Finding("error", kind, item.id, error.what))
             unreadable += 1
             continue
-        read.append(place)
+        if data:  # all empty files are alike
+            read.append(place)
         digests[place]["bytes"] = _digest(data)
         digests[place]["row"] = job.start + place
         try:
@@ -91,7 +92,19 @@ def examine_items(job: Job) -> Examined:
         except UnreadableImageError as error:
             findings.append(Finding("error", "image-unreadable", item.id, error.what))
             unreadable += 1
+        except MemoryError:
+            findings.append(Finding("error", "image-unreadable", item.id, "There is not enough memory to decode it."))
+            unreadable += 1
     return Examined(job.shard, digests[read], sizes, unreadable, tuple(findings))
+
+
+def _whole(shard: str, path: Path) -> Examined:
+    try:
+        with open_regular(path) as file:
+            return Examined(shard, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        finding = Finding("error", "shard-unreadable", str(path), f"This shard cannot be read: {error.strerror}.")
+        return Examined(shard, findings=(finding,), sha256="")
 
 
 def _look(
@@ -104,7 +117,7 @@ def _look(
         what = f"This is a {facts.format} image under the name of a JPEG."
         findings.append(Finding("note", "image-other-format", item, what))
     if facts.damage is not None:
-        what = f"This image decodes, but its data are damaged: {facts.damage}."
+        what = f"The data of this image are damaged: {facts.damage}."
         findings.append(Finding("warning", "image-damaged", item, what))
     if depth == "pixels":
         picture = decode(data, where=item)

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import is_there
 from openilias.core.findings import Finding, refuse
 from openilias.core.ids import object_of
+from openilias.core.manifests import read_manifest
 from openilias.data.benchmark import Benchmark, SourceShard, file_shards, folder_item
 from openilias.data.lists import read_checksums, read_ids, read_positives
 from openilias.data.taxonomy import Taxonomy, find_taxonomy
 
 _CORES = ("ilias_core", "core")
-_TAR_FOLDERS = ("yfcc100m", "distractors")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-LISTS = "image_ids"
+TAR_FOLDERS = ("yfcc100m", "distractors")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+LISTS, CHECKSUMS = "image_ids", "checksums.txt"
 IMAGE_QUERIES, TEXT_QUERIES, POSITIVES = "image_query_ids.txt", "text_query_ids.txt", "positive_ids.txt"
+WRITTEN = "benchmark.json"  # the manifest of a benchmark that we wrote
 DISTRACTORS, MINI = "distractor_ids.txt.gz", "mini_ilias_yfcc100m_ids.txt"
 
 Role = Literal["image_query", "text_query", "positive", "side file", "misnamed image", "stray"]
@@ -76,14 +79,15 @@ def find_ilias(root: Path) -> Reading:
             where=root,
             fix="Give the folder that holds ilias_core, or make one with: ilias build synth --out DIR",
         )
-    stated = read_positives(lists / POSITIVES) if (lists / POSITIVES).exists() else None
+    findings += _unfinished(root / WRITTEN)
+    stated = read_positives(lists / POSITIVES) if is_there(lists / POSITIVES) else None
     if stated is not None:
         findings += stated.findings
     from_files = _FromFiles(core)
     image_queries = from_files.or_list(lists / IMAGE_QUERIES, "query", "image_query")
     text_queries = from_files.or_list(lists / TEXT_QUERIES, "query", "text_query")
     positives = from_files.ids("positive") if stated is None else tuple(sorted(stated.value))
-    checksums = read_checksums(root / "checksums.txt") if (root / "checksums.txt").exists() else None
+    checksums = read_checksums(root / CHECKSUMS) if is_there(root / CHECKSUMS) else None
     taxonomy, wrong = _taxonomy(root, core)
     findings += [*from_files.findings, *wrong, *(checksums.findings if checksums else ())]
     benchmark = Benchmark(
@@ -95,7 +99,7 @@ def find_ilias(root: Path) -> Reading:
         distractor_shards=_distractors(root, findings),
         stated={} if stated is None else stated.value,
         taxonomy=taxonomy,
-        id_list=path if (path := lists / DISTRACTORS).exists() else None,
+        id_list=path if is_there(path := lists / DISTRACTORS) else None,
         checksums={} if checksums is None else checksums.value,
     )
     _check(benchmark, findings)
@@ -128,7 +132,7 @@ class _FromFiles:
 
     def or_list(self, path: Path, folder: str, role: Role) -> tuple[str, ...]:
         """Return the ids of a list if it is there, else those of the files of a role."""
-        if not path.exists():
+        if not is_there(path):
             return self.ids(role)
         listed = read_ids(path, folder)
         self.findings += listed.findings
@@ -156,22 +160,39 @@ def walk_objects(core: Path, found: dict[Role, list[str]]) -> list[Finding]:
                 if name.startswith("."):
                     continue
                 item = f"{directory.name}/{folder}/{name}"
-                if not item.isprintable() or any(0xD800 <= ord(letter) <= 0xDFFF for letter in item):
-                    where = ascii(str(inner / name))
-                    findings.append(
-                        Finding("error", "name-not-text", where, "This file name is not text.", "Rename it.")
-                    )
+                if not item.isprintable():  # nor is a name that is not UTF-8
+                    findings.append(_no_text(inner / name))
                 else:
                     found.setdefault(role_of(folder, name), []).append(item)
     return findings
 
 
+def _no_text(path: Path) -> Finding:
+    where = ascii(str(path))[1:-1]
+    return Finding("error", "name-not-text", where, "This file name is not text.", "Rename it.")
+
+
+def _unfinished(manifest: Path) -> list[Finding]:
+    if not manifest.exists():
+        return []
+    try:
+        complete = read_manifest(manifest, kind="benchmark").get("complete")
+    except OpenIliasError as error:
+        return [Finding("error", "benchmark-unfinished", str(manifest), error.what, error.fix)]
+    if complete:
+        return []
+    what = "The writing of this benchmark was cut off."
+    return [Finding("error", "benchmark-unfinished", str(manifest), what, "Run the same ilias data write again.")]
+
+
 def _distractors(root: Path, findings: list[Finding]) -> tuple[SourceShard, ...]:
     tars: dict[str, Path] = {}
     images: list[Path] = []
-    for name in _TAR_FOLDERS:
+    for name in TAR_FOLDERS:
         for path in sorted((root / name).iterdir()) if (root / name).is_dir() else ():
-            if path.suffix == ".tar":
+            if not path.name.isprintable():
+                findings.append(_no_text(path))
+            elif path.suffix == ".tar":
                 if path.name in tars:
                     what = f"Two shards are called {path.name}."
                     findings.append(Finding("error", "shard-duplicate", str(path), what, "Keep one of them."))
@@ -188,7 +209,7 @@ def _distractors(root: Path, findings: list[Finding]) -> tuple[SourceShard, ...]
 def taxonomy_file(root: Path, core: Path) -> Path | None:
     """Return where the taxonomy of a benchmark is, None if it has none."""
     places = (folder / "taxonomy.json" for folder in (root, root / LISTS, core))
-    return next((path for path in places if path.exists()), None)
+    return next((path for path in places if is_there(path)), None)
 
 
 def _taxonomy(root: Path, core: Path) -> tuple[Taxonomy, tuple[Finding, ...]]:

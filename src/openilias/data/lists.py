@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import open_regular, read_bytes
 from openilias.core.findings import Finding
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Parsed(Generic[T]):
 def _lines(path: Path) -> Parsed[list[tuple[int, str]]]:
     """Return the lines that are not empty with their numbers from 1."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         finding = Finding("error", "list-unreadable", str(path), f"This id file cannot be read: {error}.")
         return Parsed([], (finding,))
@@ -129,7 +130,7 @@ def listed_distractors(path: Path) -> Iterator[str]:
         OpenIliasError: the file is damaged or not text.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+        with open_regular(path) as packed, gzip.open(packed, "rt", encoding="utf-8", newline="\n") as lines:
             for line in lines:
                 item = line.strip()
                 if item:

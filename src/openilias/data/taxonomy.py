@@ -50,7 +50,7 @@ def find_taxonomy(path: Path) -> tuple[Taxonomy, tuple[Finding, ...]]:
         findings.append(Finding("error", kind, str(path), what))
 
     def children(node: Any, name: str) -> list[tuple[str, Any]]:
-        if not isinstance(node, _Pairs):
+        if not isinstance(node, _Pairs) or not all(key.isprintable() for key, _ in node):
             at = f" At {name} it is not." if name else ""
             wrong("taxonomy-malformed", f"A taxonomy must be {{coarse: {{mid: {{fine: [objects]}}}}}}.{at}")
             return []
@@ -64,7 +64,7 @@ def find_taxonomy(path: Path) -> tuple[Taxonomy, tuple[Finding, ...]]:
         for mid, fines in children(mids, f"{coarse}/"):
             for fine, objects in children(fines, f"{coarse}/{mid}/"):
                 named = isinstance(objects, list) and not isinstance(objects, _Pairs)
-                if not named or not all(isinstance(name, str) for name in objects):
+                if not named or not all(isinstance(name, str) and name.isprintable() for name in objects):
                     wrong("taxonomy-malformed", f"{coarse}/{mid}/{fine} must be a list of objects.")
                     continue
                 for name in objects:

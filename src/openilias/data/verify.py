@@ -16,7 +16,7 @@ import numpy as np
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.executors import ordered_map
-from openilias.core.files import atomic_path
+from openilias.core.files import atomic_path, is_there, read_bytes
 from openilias.core.findings import SEVERITIES, Finding, Severity
 from openilias.core.ids import object_of
 from openilias.core.manifests import claim, write_manifest
@@ -26,11 +26,12 @@ from openilias.data.benchmark import Benchmark, SourceShard, TarItems
 from openilias.data.duplicates import By, Duplicates, find_duplicates
 from openilias.data.examine import Depth, Examined, Job, died, examine_items
 from openilias.data.ilias import LISTS, MINI, find_ilias
-from openilias.data.verify_core import check_core
+from openilias.data.verify_core import check_core, check_distractor_folders
 from openilias.data.verify_shards import (
     Part,
     Parts,
     absent_shards,
+    against_list_loose,
     jobs_of,
     judge,
     scan_of,
@@ -44,6 +45,7 @@ from openilias.images.tars import TarIndex
 KIND = "verification"
 MANIFEST, FINDINGS = "verify.json", "findings.jsonl"
 _OURS = r"parts|listed|tar_index|findings\.jsonl"
+_LONGEST_KEY = 255  # bytes of a key of the mini list
 _SHOWN = 10  # places named of one duplicate
 
 
@@ -122,10 +124,12 @@ def verify(
         if share is not None and not share.everything:
             return None
         report = _Report(folder)
-        report.add(finding for finding in reading.findings if finding.kind not in ("image-misnamed", "name-not-text"))
+        report.add(finding for finding in reading.findings if finding.kind != "image-misnamed")
         report.add(of_list)
         report.add(check_core(benchmark, _core_sizes(benchmark, parts)))
+        report.add(check_distractor_folders(benchmark))
         report.add(absent_shards(benchmark, parts, partial=partial))
+        report.add(against_list_loose(benchmark, parts))
         found = [part for shard in shards if (part := parts.read(shard, states[shard.name])) is not None]
         report.add(finding for part in found for finding in part.findings)
         if depth != "headers":
@@ -268,7 +272,7 @@ def _duplicates(benchmark: Benchmark, shards: list[SourceShard], parts: Parts, d
         items = shard.files if shard.tar is None else TarItems(shard.name, shard.tar, _index(shard, parts))
         ids |= {(number, row): items[row].id for row in rows}
     for one in found:
-        yield _duplicate(one, [ids[place] for place in _named(one, shards)], shards)
+        yield from _duplicate(one, [ids[place] for place in _named(one, shards)], shards)
 
 
 def _index(shard: SourceShard, parts: Parts) -> TarIndex:
@@ -285,38 +289,47 @@ def _named(found: Duplicates, shards: list[SourceShard]) -> list[tuple[int, int]
     return core + others[:_SHOWN]
 
 
-def _duplicate(found: Duplicates, named: list[str], shards: list[SourceShard]) -> Finding:
+def _duplicate(found: Duplicates, named: list[str], shards: list[SourceShard]) -> Iterator[Finding]:
+    """Yield a finding for each relation between the places of a picture."""
     core = [place for place in found.places if shards[place[0]].partition != "distractors"]
-    objects = {object_of(item) for item in named[: len(core)]}
+    items = named[: len(core)]
     same = "file" if found.by == "bytes" else "picture (other bytes, same pixels)"
     places = f"{len(found.places)} times: {first_few(named, most=_SHOWN)}"
     where = named[0]
+    objects: dict[str, set[str]] = {}
+    for item, (number, _) in zip(items, core, strict=True):
+        objects.setdefault(object_of(item), set()).add(shards[number].partition)
     if len(objects) > 1:
         what = f"The same {same} belongs to {len(objects)} objects, {places}."
-        return Finding("error", "duplicate-objects", where, what, "Decide whose it is.")
+        yield Finding("error", "duplicate-objects", where, what, "Decide whose it is.")
     if core and len(core) < len(found.places):
         what = f"The same {same} is an object's and a distractor, {places}."
-        return Finding("error", "duplicate-distractor", where, what, "Take it out of the distractors.")
-    if len({shards[number].partition for number, _ in core}) > 1:
+        yield Finding("error", "duplicate-distractor", where, what, "Take it out of the distractors.")
+    if any(len(partitions) > 1 for partitions in objects.values()):
         what = f"The same {same} is a query and its positive, {places}."
-        return Finding("error", "duplicate-query", where, what, "Take it out of the positives.")
-    if core:
-        return Finding("warning", "duplicate-object", where, f"The same {same} stands {places}.")
-    return Finding("note", "duplicate-distractors", where, f"The same {same} stands {places}.")
+        yield Finding("error", "duplicate-query", where, what, "Take it out of the positives.")
+    elif len(core) > len(objects):
+        yield Finding("warning", "duplicate-object", where, f"The same {same} stands {places}.")
+    if not core:
+        yield Finding("note", "duplicate-distractors", where, f"The same {same} stands {places}.")
 
 
 def _mini(benchmark: Benchmark, parts: Parts, *, partial: bool) -> list[Finding]:
     """Look for the keys of the mini list among the shards."""
     path = benchmark.root / LISTS / MINI
-    if not path.exists():
+    if not is_there(path):
         return []
     try:
-        listed = np.array(path.read_bytes().split(b"\n"), np.bytes_)
+        lines = [line.strip() for line in read_bytes(path).split(b"\n")]
     except OSError as error:
         return [Finding("error", "list-unreadable", str(path), f"This id file cannot be read: {error}.")]
-    listed = np.char.strip(listed)
-    keys, counts = np.unique(listed[listed != b""], return_counts=True)
     findings = []
+    long = sum(len(line) > _LONGEST_KEY for line in lines)
+    if long:
+        what = f"{long} lines of this list have more than {_LONGEST_KEY} bytes, and are no keys."
+        findings.append(Finding("error", "id-malformed", str(path), what))
+    listed = np.array([line for line in lines if 0 < len(line) <= _LONGEST_KEY], np.bytes_)
+    keys, counts = np.unique(listed, return_counts=True)
     if (counts > 1).any():
         twice = [key.decode(errors="backslashreplace") for key in keys[counts > 1]]
         what = f"{len(twice)} keys stand twice: {first_few(twice, most=10)}."

@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from openilias.core.errors import first_few
+from openilias.core.files import read_bytes
 from openilias.core.findings import Finding
 from openilias.core.ids import object_of
 from openilias.data.benchmark import Benchmark, box_file
-from openilias.data.ilias import IMAGE_QUERIES, LISTS, POSITIVES, TEXT_QUERIES, Role, taxonomy_file, walk_objects
+from openilias.data.ilias import (
+    IMAGE_ENDINGS,
+    IMAGE_QUERIES,
+    LISTS,
+    POSITIVES,
+    TAR_FOLDERS,
+    TEXT_QUERIES,
+    Role,
+    taxonomy_file,
+    walk_objects,
+)
 from openilias.images.boxes import coverage, find_boxes
 
 _COVERAGE_TOLERANCE = 0.01
+_MOST_TEXT = 2**20  # bytes of a text query
 Sizes = Mapping[str, tuple[int, int]]
 """Id of a query or positive image -> width and height of the upright image, for those that can be read."""
+
+
+def check_distractor_folders(benchmark: Benchmark) -> Iterator[Finding]:
+    """Name everything that lies beside the distractors and is not used."""
+    used = {shard.tar for shard in benchmark.distractor_shards}
+    used |= {item.path for shard in benchmark.distractor_shards for item in shard.files}
+    for name in TAR_FOLDERS:
+        for path in sorted((benchmark.root / name).iterdir()) if (benchmark.root / name).is_dir() else ():
+            if path in used or not path.name.isprintable():
+                continue
+            lost = re.search(r"\.(tar|tgz|tar\..*)$", path.name.lower()) or path.name.lower().endswith(IMAGE_ENDINGS)
+            if path.name.startswith("."):
+                yield Finding("note", "hidden-file", str(path), "This hidden file has no part in the layout.")
+            elif lost:
+                what = "This looks like a shard or an image of distractors, and is not used."
+                fix = "Shards are called *.tar; images lie in distractors/."
+                yield Finding("error", "distractor-unused", str(path), what, fix)
+            elif path.is_dir():
+                yield Finding("warning", "stray-folder", str(path), "Nothing in this folder takes part.")
+            else:
+                yield Finding("note", "stray-file", str(path), "This file has no part in the layout.")
 
 
 def check_core(benchmark: Benchmark, sizes: Sizes) -> list[Finding]:
@@ -130,7 +164,7 @@ def _texts(benchmark: Benchmark) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for item in benchmark.text_queries:
         try:
-            text = benchmark.path_of(item).read_bytes().decode("utf-8")
+            text = read_bytes(benchmark.path_of(item), most=_MOST_TEXT).decode("utf-8")
         except UnicodeDecodeError:
             yield Finding("error", "text-not-utf8", item, "This text query is not UTF-8.")
             continue

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import atomic_path, read_json, temporary_beside, write_json
+from openilias.core.files import atomic_path, read_json, state_of_file, temporary_beside, write_json
 from openilias.core.findings import Finding
 from openilias.core.fingerprints import fingerprint
 from openilias.core.ids import FOLDER_PREFIX
@@ -25,6 +25,7 @@ from openilias.images.tar_index import scan_once
 from openilias.images.tars import TarScan
 
 ALGORITHM_VERSION = 1
+_ARRAYS = (".bytes.npy", ".pixels.npy", ".sizes.npy")
 _PER_JOB = 100
 _LISTED_AT_ONCE = 500_000
 _LIST_STATE = "state.json"
@@ -65,7 +66,7 @@ class Parts:
     def read(self, shard: SourceShard, state: str) -> Part | None:
         """Return the part of a shard if it was found from this state."""
         path = self._path(shard, ".json")
-        if not path.exists():
+        if not all(self._path(shard, ending).exists() for ending in (".json", *_ARRAYS)):
             return None
         try:
             value = read_json(path)
@@ -78,11 +79,10 @@ class Parts:
         """Keep a part and what its images gave."""
         digests = np.concatenate([one.digests for one in seen]) if seen else Examined("").digests
         sizes = np.concatenate([one.sizes for one in seen]) if seen else Examined("").sizes
-        for ending, array in (
-            (".bytes.npy", sorted_digests(digests, "bytes")),
-            (".pixels.npy", sorted_digests(digests, "pixels")),
-            (".sizes.npy", sizes),
-        ):
+        # A marker of another state must not vouch for these.
+        self._path(shard, ".json").unlink(missing_ok=True)
+        arrays = (sorted_digests(digests, "bytes"), sorted_digests(digests, "pixels"), sizes)
+        for ending, array in zip(_ARRAYS, arrays, strict=True):
             with atomic_path(self._path(shard, ending)) as temporary, temporary.open("wb") as handle:
                 np.save(handle, array, allow_pickle=False)
         write_json(self._path(shard, ".json"), asdict(part))
@@ -96,9 +96,10 @@ class Parts:
         sizes: npt.NDArray[np.int32] = np.load(self._path(shard, ".sizes.npy"), allow_pickle=False)
         return sizes
 
-    def listed(self, shard: str) -> Path:
-        """Return the file of the listed ids of a shard."""
-        return self.lists / f"{shard}.txt"
+    def keys_listed(self, shard: str) -> list[str]:
+        """Return the keys that the id list names of a shard."""
+        path = self.lists / f"{shard}.txt"
+        return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
 
 def state_of(shard: SourceShard, benchmark: Benchmark, depth: Depth, listed: str) -> str:
@@ -107,10 +108,9 @@ def state_of(shard: SourceShard, benchmark: Benchmark, depth: Depth, listed: str
     stats = []
     for path in files:
         try:
-            stat = path.stat()
-            stats.append([str(path), stat.st_size, stat.st_mtime_ns])
+            stats.append([str(path), *state_of_file(path)])
         except OSError:
-            stats.append([str(path), -1, -1])
+            stats.append([str(path), -1])
     stated = benchmark.checksums.get(shard.name, "")
     return fingerprint([ALGORITHM_VERSION, depth, stats, stated, listed if shard.tar is not None else ""])
 
@@ -121,8 +121,11 @@ def split_list(path: Path, parts: Parts) -> tuple[str, tuple[Finding, ...]]:
     Returns:
         the state of the list, and what is wrong with it.
     """
-    stat = path.stat()
-    state = fingerprint([str(path), stat.st_size, stat.st_mtime_ns])
+    try:
+        state = fingerprint([str(path), *state_of_file(path)])
+    except OSError as error:
+        what = f"This id list cannot be read: {error.strerror}."
+        return "", (Finding("error", "list-unreadable", str(path), what),)
     marker = parts.lists / _LIST_STATE
     if marker.exists():
         kept = read_json(marker)
@@ -133,6 +136,8 @@ def split_list(path: Path, parts: Parts) -> tuple[str, tuple[Finding, ...]]:
     temporary.mkdir(parents=True)
     try:
         findings = _split(path, temporary)
+        if any(finding.kind == "list-unreadable" for finding in findings):
+            return state, tuple(findings)  # it is read again next time
         write_json(temporary / _LIST_STATE, {"state": state, "findings": [asdict(one) for one in findings]})
         if parts.lists.exists() and not (marker.exists() and read_json(marker).get("state") == state):
             parts.lists.replace(old := temporary_beside(parts.lists))
@@ -196,7 +201,9 @@ def jobs_of(shard: SourceShard, scan: TarScan | None, benchmark: Benchmark, dept
         items = TarItems(shard.name, shard.tar, scan.index)
         if shard.name in benchmark.checksums and depth != "headers":
             yield Job(shard.name, whole=shard.tar)
-    count = 0 if depth == "headers" and shard.partition == "distractors" else len(items)
+    if shard.partition != "distractors":
+        depth = "pixels"  # those of the objects are few, and most depends on them
+    count = 0 if depth == "headers" else len(items)
     for start in range(0, count, _PER_JOB):
         yield Job(shard.name, start, items[start : start + _PER_JOB], depth)
 
@@ -212,7 +219,7 @@ def judge(
         findings = [*_of_tar(shard, scan), *_against_list(shard, scan, benchmark, parts), *findings]
         for one in seen:
             stated = benchmark.checksums.get(shard.name)
-            if one.sha256 is not None and stated is not None and one.sha256 != stated:
+            if one.sha256 and stated is not None and one.sha256 != stated:
                 what = f"The SHA-256 of this shard is {one.sha256}, {stated} is stated."
                 findings.insert(0, Finding("error", "checksum-differs", str(shard.tar), what, "Download it again."))
     return Part(
@@ -244,18 +251,24 @@ def _of_tar(shard: SourceShard, scan: TarScan) -> Iterator[Finding]:
 
 
 def _against_list(shard: SourceShard, scan: TarScan, benchmark: Benchmark, parts: Parts) -> Iterator[Finding]:
-    if benchmark.id_list is None:
-        return
-    path = parts.listed(shard.name)
-    listed = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    if benchmark.id_list is not None:
+        yield from _compare(parts.keys_listed(shard.name), set(scan.index.keys.to_pylist()), str(shard.tar))
+
+
+def against_list_loose(benchmark: Benchmark, parts: Parts) -> Iterator[Finding]:
+    """Compare the distractors that are files of a folder with those that the list names."""
+    here = {item.path.name for shard in benchmark.distractor_shards for item in shard.files}
+    if benchmark.id_list is not None and here:
+        yield from _compare(parts.keys_listed("distractors"), here, str(benchmark.root / FOLDER_PREFIX))
+
+
+def _compare(listed: list[str], here: set[str], where: str) -> Iterator[Finding]:
     counts = Counter(listed)
-    here = set(scan.index.keys.to_pylist())
-    where = str(shard.tar)
     twice = sorted(key for key, count in counts.items() if count > 1)
     for what, kind, keys in (
-        ("ids of this shard are listed more than once", "id-duplicate", twice),
-        ("listed images are not in this shard", "listed-missing", sorted(counts.keys() - here)),
-        ("images of this shard are not listed", "listed-lacks", sorted(here - counts.keys())),
+        ("ids of this place are listed more than once", "id-duplicate", twice),
+        ("listed images are not here", "listed-missing", sorted(counts.keys() - here)),
+        ("images here are not listed", "listed-lacks", sorted(here - counts.keys())),
     ):
         if keys:
             yield Finding("error", kind, where, f"{len(keys)} {what}: {first_few(keys, most=10)}.")

@@ -6,70 +6,76 @@ import gzip
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, Field
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.executors import ordered_map
-from openilias.core.files import atomic_folder, atomic_path, read_json, sha256_of, write_bytes, write_json
+from openilias.core.files import (
+    atomic_folder,
+    atomic_path,
+    is_temporary,
+    is_there,
+    read_bytes,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import FOLDER_PREFIX, object_of
-from openilias.core.manifests import claim, read_manifest, write_manifest
+from openilias.core.manifests import claim, read_manifest, replacing, write_manifest
 from openilias.core.progress import progress
-from openilias.data.benchmark import Benchmark, Item, SourceShard, box_file
-from openilias.data.ilias import DISTRACTORS, IMAGE_QUERIES, LISTS, MINI, POSITIVES, TEXT_QUERIES, read_ilias
+from openilias.data.benchmark import Benchmark, box_file
+from openilias.data.ilias import (
+    CHECKSUMS,
+    DISTRACTORS,
+    IMAGE_QUERIES,
+    LISTS,
+    MINI,
+    POSITIVES,
+    TAR_FOLDERS,
+    TEXT_QUERIES,
+    WRITTEN,
+    read_ilias,
+)
+from openilias.data.selection import Core, Plan, Selection, ShardPlan, make_plan, read_keys
 from openilias.data.taxonomy import Taxonomy
-from openilias.images.files import read_file
+from openilias.images.decode import MOST_BYTES
 from openilias.images.tars import image_name, write_tar
 
 KIND = "benchmark"
-MANIFEST = "benchmark.json"
 ALGORITHM_VERSION = 1
 _MARKERS = ".written"
-_KEYS = ".keys"
 _OURS = r"(ilias_)?core|yfcc100m|distractors|image_ids|taxonomy\.json|checksums\.txt|\.written"
-
-
-class Selection(BaseModel, frozen=True, extra="forbid"):
-    """Which part of a benchmark; everything by default.
-
-    Attributes:
-        objects: names of the objects to keep, or how many of the first; the distractors stay.
-        ids: the queries, positives and distractors to keep; nothing else stays.
-        shards: how many of the first shards of distractors to keep.
-        mini: keep the distractors of ``mini_ilias_yfcc100m_ids.txt``.
-        pack: put distractors that are files of a folder into tars of so many images; their ids become
-            ``<tar>/<name without ending>``.
-    """
-
-    objects: tuple[str, ...] | Annotated[int, Field(ge=1)] | None = None
-    ids: tuple[str, ...] | None = None
-    shards: Annotated[int, Field(ge=0)] | None = None
-    mini: bool = False
-    pack: Annotated[int, Field(ge=1)] | None = None
-
-
-@dataclass(frozen=True)
-class _Core:
-    image_queries: tuple[str, ...]
-    text_queries: tuple[str, ...]
-    positives: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard of distractors to write: all of it (``keep`` None), or the images of some keys, sorted bytes."""
+    """One tar to write into ``out``."""
 
-    shard: SourceShard
-    target: Path
-    marker: Path
-    keep: npt.NDArray[np.bytes_] | None
+    plan: ShardPlan
+    out: Path
+
+    @property
+    def target(self) -> Path:
+        return self.out / self.plan.folder / self.plan.name
+
+    @property
+    def marker(self) -> Path:
+        return self.out / _MARKERS / f"{self.plan.name}.json"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A benchmark that was written, as it is read back, and what the user should know of it."""
+
+    benchmark: Benchmark
+    notes: tuple[str, ...]
 
 
 def write_benchmark(
@@ -79,50 +85,88 @@ def write_benchmark(
     *,
     workers: int | None = None,
     overwrite: bool = False,
-) -> Benchmark:
+) -> Written:
     """Write a benchmark in the official layout; a killed writing continues with the shards that are left.
 
-    Written are the objects with their boxes, urls and texts, tars (those kept whole byte by byte), all id lists
-    with area coverage and clutter, the mini list, the taxonomy and the checksums of the tars. Until the end the
-    folder lacks its lists and its objects, and is no benchmark.
+    Written are the objects with their boxes, urls and texts, tars (those kept whole byte by byte, and only if they
+    have the checksum that is stated of them), all id lists with area coverage and clutter, the mini list, the
+    taxonomy and the checksums of the tars. Until it is whole, the folder is refused as a benchmark.
 
     Args:
         benchmark: what to write.
-        out: the folder to make.
+        out: the folder to make; it must be empty, or hold what was written from this or, with ``overwrite``, from
+            another benchmark.
         selection: which part of it.
         workers: processes, a shard each; all cores by default.
         overwrite: replace a benchmark that was written from something else.
 
-    Returns:
-        the benchmark as it is read back.
-
     Raises:
         OpenIliasError: the selection names what is not there or leaves queries without positives, files are
-            missing, or ``out`` is in the way.
+            missing or not what their checksum says, or ``out`` is in the way.
     """
     selection = selection or Selection()
     if not benchmark.core.is_dir():
         raise OpenIliasError("Only the lists of this benchmark are here.", where=benchmark.root, fix="Complete it.")
-    core = _select_core(benchmark, selection)
+    _check_place(benchmark.root, out)
+    plan = make_plan(benchmark, selection)
     made_from = {
         "algorithm_version": ALGORITHM_VERSION,
         "benchmark": benchmark.fingerprint,
         "annotations": benchmark.annotations,
+        "files": fingerprint_lines(_files(benchmark)),
         "selection": _brief(selection),
     }
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=_OURS)
-    if state == "same" and read_manifest(out / MANIFEST, kind=KIND).get("complete"):
-        return read_ilias(out)
-    if state == "other":
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, complete=False)
-    written = _write_shards(benchmark, selection, out, workers or os.cpu_count() or 1)
-    _write_lists(benchmark, core, selection, written, out)
-    _write_objects(benchmark, core, out)
-    write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, complete=True)
-    shutil.rmtree(out / _MARKERS, ignore_errors=True)
-    return read_ilias(out)
+    state = claim(out, WRITTEN, kind=KIND, made_from=made_from, overwrite=overwrite, ours=_OURS)
+    if state == "same" and _is_whole(out):
+        return Written(read_ilias(out), _notes(out))
+
+    def begun() -> bool:
+        return (out / _MARKERS).is_dir() and any((out / _MARKERS).iterdir())
+
+    with replacing(out, state, begun=begun):
+        try:
+            _write(benchmark, plan, selection, out, made_from, workers or os.cpu_count() or 1)
+        except BaseException:
+            if state != "same" and not begun():  # nothing is worth keeping
+                for path in out.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
+    return Written(read_ilias(out), _notes(out))
+
+
+def _check_place(root: Path, out: Path) -> None:
+    source, target = root.resolve(), out.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise OpenIliasError(
+            "The benchmark cannot be written over, into or around itself.", where=out, fix="Give another --out."
+        )
+    if out.is_dir() and not is_there(out / WRITTEN):
+        others = sorted(entry.name for entry in out.iterdir() if not is_temporary(entry.name))
+        if others:
+            raise OpenIliasError(
+                f"The output folder exists and holds no {KIND} that was written here: {first_few(others)}.",
+                where=out,
+                fix="Give another --out.",
+            )
+
+
+def _files(benchmark: Benchmark) -> Iterator[str]:
+    """Yield names, sizes and times of all files that are written: a changed one makes another benchmark."""
+    paths = [benchmark.root / LISTS / MINI]
+    for item in (*benchmark.image_queries, *benchmark.text_queries, *benchmark.positives):
+        paths += _files_of(benchmark, item)
+    for shard in benchmark.distractor_shards:
+        paths += [item.path for item in shard.files] if shard.tar is None else [shard.tar]
+    for path in paths:
+        if path.exists():
+            facts = path.stat()
+            yield f"{path.name} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _files_of(benchmark: Benchmark, item: str) -> list[Path]:
+    source = benchmark.path_of(item)
+    beside = [] if item.endswith(".txt") else [box_file(source), source.with_name(f"{source.stem}_url.txt")]
+    return [source, *(path for path in beside if path.exists())]
 
 
 def _brief(selection: Selection) -> dict[str, Any]:
@@ -134,152 +178,95 @@ def _brief(selection: Selection) -> dict[str, Any]:
     return value
 
 
-def _select_core(benchmark: Benchmark, selection: Selection) -> _Core:
-    """Return the ids of the objects that stay."""
-    names = set(benchmark.relevance) | {object_of(item) for item in benchmark.image_queries + benchmark.text_queries}
-    if isinstance(selection.objects, int):
-        if selection.objects > len(names):
-            raise OpenIliasError(f"There are {len(names)} objects, not {selection.objects}.", where=benchmark.root)
-        names = set(sorted(names)[: selection.objects])
-    elif selection.objects is not None:
-        unknown = sorted(set(selection.objects) - names)
-        if unknown:
-            raise OpenIliasError(f"These objects are not here: {first_few(unknown)}.", where=benchmark.root)
-        names = set(selection.objects)
-    wanted = None if selection.ids is None else set(selection.ids)
-    if wanted is not None:
-        core = {*benchmark.image_queries, *benchmark.text_queries, *benchmark.positives}
-        unknown = benchmark.unknown(wanted - core)
-        if unknown:
-            raise OpenIliasError(f"These ids are not here: {first_few(unknown)}.", where=benchmark.root)
-
-    def kept(items: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(item for item in items if object_of(item) in names and (wanted is None or item in wanted))
-
-    chosen = _Core(kept(benchmark.image_queries), kept(benchmark.text_queries), kept(benchmark.positives))
-    queries = {object_of(item) for item in (*chosen.image_queries, *chosen.text_queries)}
-    lone = sorted(queries - {object_of(item) for item in chosen.positives})
-    if not queries or lone:
-        raise OpenIliasError(
-            f"The selection leaves queries without positives: {first_few(lone)}."
-            if lone
-            else "The selection leaves no queries.",
-            where=benchmark.root,
-            fix="Select their positives too.",
-        )
-    return chosen
+def _is_whole(out: Path) -> bool:
+    """Tell whether a written benchmark is complete and still has all its tars."""
+    manifest = read_manifest(out / WRITTEN, kind=KIND)
+    sizes = manifest.get("tars", {})
+    return bool(manifest.get("complete")) and all(
+        (out / name).is_file() and (out / name).stat().st_size == size for name, size in sizes.items()
+    )
 
 
-def _keys_of(lines: Iterable[bytes]) -> npt.NDArray[np.bytes_]:
-    keys = np.char.strip(np.array(list(lines) or [b""], np.bytes_))
-    return np.unique(keys[keys != b""])
+def _notes(out: Path) -> tuple[str, ...]:
+    return tuple(read_manifest(out / WRITTEN, kind=KIND).get("notes", ()))
 
 
-def _write_shards(benchmark: Benchmark, selection: Selection, out: Path, workers: int) -> list[dict[str, Any]]:
-    """Write the distractors; return what the marker of each tar with images says, in canonical order."""
-    keep = None
-    if selection.mini:
-        path = benchmark.root / LISTS / MINI
-        if not path.exists():
-            raise OpenIliasError("This benchmark has no mini list.", where=path, fix="Download it.")
-        keep = _keys_of(path.read_bytes().split(b"\n"))
-    chosen = benchmark.distractor_shards[: selection.shards]
-    wanted: dict[str, list[bytes]] | None = None
-    if selection.ids is not None:
-        wanted = {}
-        for name in selection.ids:
-            source, _, key = name.partition("/")
-            wanted.setdefault(source, []).append(key.encode())
-    jobs, loose = [], []
-    for shard in chosen:
-        if shard.tar is None:
-            loose += _loose(shard.files, wanted, keep)
-            continue
-        keys = keep
-        if wanted is not None:
-            listed = _keys_of(wanted.get(shard.name, []))
-            keys = listed if keep is None else np.intersect1d(listed, keep)
-        target = out / shard.tar.parent.name / shard.name
-        jobs.append(_Job(shard, target, out / _MARKERS / f"{shard.name}.json", keys))
-    if selection.pack is not None:
-        jobs += _packed(loose, selection.pack, out)
-        loose = []
+def _write(
+    benchmark: Benchmark, plan: Plan, selection: Selection, out: Path, made_from: dict[str, Any], workers: int
+) -> None:
+    write_manifest(out / WRITTEN, kind=KIND, made_from=made_from, complete=False)
+    for name in TAR_FOLDERS:
+        for path in (out / name).glob(".*") if (out / name).is_dir() else ():
+            if is_temporary(path.name):  # of a killed writing
+                path.unlink()
+    jobs = [_Job(one, out) for one in plan.shards]
     with ordered_map(workers) as run, progress("write", total=len(jobs), unit="shards") as step:
         written = []
         for marker in run(_write_shard, jobs):
             written.append(marker)
             step()
-    for item in loose:
+    for item in plan.loose:
         target = out / FOLDER_PREFIX / item.path.name
         if not target.exists():
             write_bytes(target, item.read())
-    return sorted((marker for marker in written if marker["images"]), key=lambda marker: str(marker["name"]))
-
-
-def _loose(
-    items: Sequence[Item], wanted: dict[str, list[bytes]] | None, keep: npt.NDArray[np.bytes_] | None
-) -> list[Item]:
-    if wanted is not None:
-        names = set(wanted.get(FOLDER_PREFIX.rstrip("/"), ()))
-        items = [item for item in items if item.path.name.encode() in names]
-    if keep is not None:
-        mini = set(keep.tolist())
-        items = [item for item in items if item.path.stem.encode() in mini]
-    return list(items)
-
-
-def _packed(loose: list[Item], size: int, out: Path) -> list[_Job]:
-    """Cut loose distractors into shards to be written as tars."""
-    jobs = []
-    for start in range(0, len(loose), size):
-        name = f"distractors_{start // size:04d}.tar"
-        shard = SourceShard(name, "distractors", files=tuple(loose[start : start + size]))
-        jobs.append(_Job(shard, out / FOLDER_PREFIX / name, out / _MARKERS / f"{name}.json", None))
-    return jobs
+    written = sorted((marker for marker in written if marker["sha256"]), key=lambda marker: str(marker["name"]))
+    notes = [*plan.notes, *_write_lists(benchmark, plan, selection, written, out)]
+    _write_objects(benchmark, plan.core, out)
+    sizes = {f"{m['folder']}/{m['name']}": (out / m["folder"] / m["name"]).stat().st_size for m in written}
+    write_manifest(out / WRITTEN, kind=KIND, made_from=made_from, complete=True, tars=sizes, notes=notes)
+    shutil.rmtree(out / _MARKERS, ignore_errors=True)
 
 
 def _write_shard(job: _Job) -> dict[str, Any]:
     """Write one tar, its keys, and its marker: name, folder, SHA-256, how many images."""
-    if job.marker.exists() and job.target.exists():
+    if job.marker.exists() and (job.target.exists() or not read_json(job.marker)["sha256"]):
         kept: dict[str, Any] = read_json(job.marker)
         return kept
-    shard = job.shard
+    shard, keep = job.plan.shard, job.plan.keep
     items = shard.items()
-    if shard.tar is None:
-        members = [(image_name(item.path.stem), item) for item in items]
-    else:
-        prefix = len(shard.name) + 1
-        members = [(image_name(item.id[prefix:]), item) for item in items]
-        if job.keep is not None:
-            keep = set(job.keep.tolist())
-            members = [pair for pair in members if pair[0].removesuffix(".jpg").encode() in keep]
+    prefix = len(shard.name) + 1
+    members = [(image_name(item.path.stem if shard.tar is None else item.id[prefix:]), item) for item in items]
+    if keep is not None:
+        wanted = set(keep.tolist())
+        members = [pair for pair in members if pair[0].removesuffix(".jpg").encode() in wanted]
+        missing = sorted(key.decode() for key in wanted - {name.removesuffix(".jpg").encode() for name, _ in members})
+        if missing and job.plan.all_of:
+            raise OpenIliasError(f"{len(missing)} ids are not in this shard: {first_few(missing)}.", where=shard.tar)
     keys = [name.removesuffix(".jpg") for name, _ in members]
     digest = ""
-    if keys:
+    if keys or keep is None:
         with atomic_path(job.target) as temporary:
-            if shard.tar is not None and job.keep is None:
-                digest = _copy(shard.tar, temporary)
+            if shard.tar is not None and keep is None:
+                digest = _copy(shard.tar, temporary, job.plan.sha256)
             else:
                 write_tar(temporary, ((name, item.read()) for name, item in members))
                 digest = sha256_of(temporary)
     _write_text(job.marker.with_suffix(_KEYS), keys)
-    marker = {"name": job.target.name, "folder": job.target.parent.name, "sha256": digest, "images": len(keys)}
+    marker = {"name": job.plan.name, "folder": job.plan.folder, "sha256": digest, "images": len(keys)}
     write_json(job.marker, marker)
     return marker
 
 
-def _keys_in(out: Path, marker: dict[str, Any]) -> list[bytes]:
-    return (out / _MARKERS / f"{marker['name']}{_KEYS}").read_bytes().split(b"\n")[:-1]
-
-
-def _copy(source: Path, target: Path) -> str:
-    """Copy a file piece by piece; return its SHA-256."""
+def _copy(source: Path, target: Path, stated: str) -> str:
+    """Copy a tar piece by piece; return its SHA-256, which must be the stated one if there is one."""
     digest = hashlib.sha256()
     with source.open("rb") as old, target.open("wb") as new:
         while piece := old.read(2**20):
             digest.update(piece)
             new.write(piece)
-    return digest.hexdigest()
+    found = digest.hexdigest()
+    if stated and stated != found:
+        raise OpenIliasError(
+            f"The SHA-256 of this shard is {found}, {stated} is stated.", where=source, fix="Download it again."
+        )
+    return found
+
+
+_KEYS = ".keys"
+
+
+def _keys_in(out: Path, marker: dict[str, Any]) -> list[bytes]:
+    return (out / _MARKERS / f"{marker['name']}{_KEYS}").read_bytes().split(b"\n")[:-1]
 
 
 def _write_text(path: Path, lines: Iterable[str]) -> None:
@@ -287,43 +274,46 @@ def _write_text(path: Path, lines: Iterable[str]) -> None:
 
 
 def _write_lists(
-    benchmark: Benchmark, core: _Core, selection: Selection, written: list[dict[str, Any]], out: Path
-) -> None:
+    benchmark: Benchmark, plan: Plan, selection: Selection, written: list[dict[str, Any]], out: Path
+) -> list[str]:
+    core, lists = plan.core, out / LISTS
     if written:
-        _write_text(out / "checksums.txt", (f"{m['sha256']}  {m['folder']}/{m['name']}" for m in written))
-    names = {object_of(item) for item in (*core.image_queries, *core.text_queries, *core.positives)}
+        _write_text(out / CHECKSUMS, (f"{m['sha256']}  {m['folder']}/{m['name']}" for m in written))
     if benchmark.taxonomy.nodes:
-        write_json(out / "taxonomy.json", _tree(benchmark.taxonomy, names))
-    lists = out / LISTS
-    if written:
+        write_json(out / "taxonomy.json", _tree(benchmark.taxonomy, core.objects))
+    if written or plan.loose:
         # No time in the header: the same ids are the same bytes.
         with (
             atomic_path(lists / DISTRACTORS) as temporary,
             temporary.open("wb") as raw,
             gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
         ):
+            packed.write("".join(f"{item.id}\n" for item in plan.loose).encode())
             for marker in written:
                 name = str(marker["name"]).encode()
                 packed.write(b"".join(name + b"/" + key + b"\n" for key in _keys_in(out, marker)))
+    notes = []
     mini = benchmark.root / LISTS / MINI
-    if mini.exists():
-        write_bytes(lists / MINI, b"".join(line + b"\n" for line in _mini_left(mini, out, written, selection)))
+    if is_there(mini):
+        lines = [line.strip() for line in read_bytes(mini).split(b"\n") if line.strip()]
+        left = _mini_left(mini, plan, out, written) if selection != Selection() else set(lines)
+        kept = [line for line in lines if line in left]
+        write_bytes(lists / MINI, b"".join(line + b"\n" for line in kept))
+        if selection.mini and len(kept) < len(lines):
+            notes.append(f"{len(lines) - len(kept)} of {len(lines)} keys of the mini list are in none of the shards")
     _write_text(lists / IMAGE_QUERIES, (f"{item},{object_of(item)}" for item in core.image_queries))
     _write_text(lists / TEXT_QUERIES, core.text_queries)
     _write_text(lists / POSITIVES, _attribute_lines(benchmark, core.positives))
+    return notes
 
 
-def _mini_left(mini: Path, out: Path, written: list[dict[str, Any]], selection: Selection) -> Iterator[bytes]:
-    """Yield the keys of the mini list, of a part of a benchmark only those that are in it."""
-    lines = [line.strip() for line in mini.read_bytes().split(b"\n")]
-    if selection == Selection():
-        yield from (line for line in lines if line)
-        return
-    keys = _keys_of(lines)
-    left: set[bytes] = set()
+def _mini_left(mini: Path, plan: Plan, out: Path, written: list[dict[str, Any]]) -> set[bytes]:
+    """Return the keys of the mini list that are in a part of a benchmark."""
+    keys = read_keys(mini)
+    left = set(np.intersect1d(keys, np.array([item.path.stem.encode() for item in plan.loose], np.bytes_)).tolist())
     for marker in written:
-        left.update(np.intersect1d(keys, _keys_of(_keys_in(out, marker))).tolist())
-    yield from (line for line in lines if line in left)
+        left.update(np.intersect1d(keys, np.array(_keys_in(out, marker), np.bytes_)).tolist())
+    return left
 
 
 def _attribute_lines(benchmark: Benchmark, positives: Iterable[str]) -> Iterator[str]:
@@ -341,20 +331,14 @@ def _tree(taxonomy: Taxonomy, names: set[str]) -> dict[str, dict[str, dict[str, 
     return tree
 
 
-def _write_objects(benchmark: Benchmark, core: _Core, out: Path) -> None:
+def _write_objects(benchmark: Benchmark, core: Core, out: Path) -> None:
     with atomic_folder(out / benchmark.core.name) as folder:
         for item in (*core.image_queries, *core.text_queries, *core.positives):
-            source = benchmark.path_of(item)
-            files = [source]
-            if not item.endswith(".txt"):
-                files += [box_file(source), source.with_name(f"{source.stem}_url.txt")]
-            for path in files:
-                if path != source and not path.exists():
-                    continue
+            for path in _files_of(benchmark, item):
                 target = folder / Path(item).parent / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    target.write_bytes(read_file(path))
+                    target.write_bytes(read_bytes(path, most=MOST_BYTES))
                 except OSError as error:
                     raise OpenIliasError(
                         f"A file of the benchmark cannot be read: {error.strerror}.",

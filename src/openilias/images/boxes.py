@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from openilias.core.files import read_bytes
 from openilias.core.findings import Finding, refuse
+
+MOST_BOXES = 1000
+"""More boxes of one image are refused."""
+_MOST_BYTES = 10 * 2**20
 
 
 class Box(NamedTuple):
@@ -37,13 +42,17 @@ def parse_boxes(text: str, *, where: str) -> tuple[tuple[Box, ...], tuple[Findin
             findings.append(Finding("error", "box-empty", at, what))
         else:
             boxes.append(Box(x, y, width, height))
+    if len(boxes) > MOST_BOXES:
+        what = f"There are {len(boxes)} boxes; more than {MOST_BOXES} are refused."
+        findings.append(Finding("error", "box-many", where, what))
+        boxes = []
     return tuple(boxes), tuple(findings)
 
 
 def find_boxes(path: Path) -> tuple[tuple[Box, ...], tuple[Finding, ...]]:
     """Read a box file, gathering all that is wrong with it; a missing one has no boxes."""
     try:
-        text = path.read_text(encoding="ascii")
+        text = read_bytes(path, most=_MOST_BYTES).decode("ascii")
     except FileNotFoundError:
         return (), ()
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Compat
-from openilias.images.files import MOST_BYTES
 
 FORMATS = ("JPEG", "PNG", WebPImageFile.format, "GIF", "BMP")
 """What is read (an MPO is a JPEG with more pictures).
@@ -23,6 +23,8 @@ Others are refused, and never handed to the programs that Pillow would call for 
 """
 MOST_PIXELS = 178_956_970
 """Larger pictures are refused as decompression bombs (Pillow's own hard limit at its default setting)."""
+MOST_BYTES = 256 * 2**20
+"""Larger files are refused unread: no photograph is that large."""
 MOST_SCANS = 100
 """JPEGs of more scans are refused: each is a pass over all pixels, and ordinary progressive ones have about ten."""
 
@@ -31,6 +33,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _ORIENTATION = 0x0112
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -143,7 +146,7 @@ def examine(data: bytes, *, where: str) -> ImageFacts:
             upright_size=_upright(image, orientation),
             orientation=orientation,
             has_icc="icc_profile" in image.info,
-            several=getattr(image, "n_frames", 1) > 1,
+            several=_several(image),
             progressive="progressive" in image.info,
             damage=_damage(data, str(image.format)),
         )
@@ -169,7 +172,7 @@ def _opened(data: bytes, where: str) -> Iterator[ImageFile.ImageFile]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise _TooLargeError(f"claims {image.width} x {image.height} pixels")
-            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+            if image.format in ("JPEG", "MPO") and _scans(data) > MOST_SCANS:
                 raise _TooLargeError(f"has more than {MOST_SCANS} scans")
             yield image
     except MemoryError:
@@ -183,6 +186,19 @@ def _opened(data: bytes, where: str) -> Iterator[ImageFile.ImageFile]:
             where=where,
             fix="Replace the file, or pass over such images with --skip-unreadable.",
         ) from None
+
+
+def _scans(data: bytes) -> int:
+    """Count the scans of a JPEG up to its end, and no further than is needed; what follows the end is not its own."""
+    at, count = 2, 0
+    while count <= MOST_SCANS and (found := _MARKER.search(data, at)):
+        marker, at = data[found.end() - 1], found.end()
+        if marker == 0xD9:
+            break
+        count += marker == 0xDA
+        if marker not in (0x01, 0xD8):
+            at += int.from_bytes(data[at : at + 2], "big")
+    return count
 
 
 def _reason(error: Exception, data: bytes) -> str:
@@ -201,6 +217,13 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     except Exception:  # a broken EXIF block says nothing; the picture is whole
         return 1
     return value if value in _TURNS else 1
+
+
+def _several(image: ImageFile.ImageFile) -> bool:
+    try:
+        return int(getattr(image, "n_frames", 1)) > 1
+    except Exception:  # a later picture is damaged; there is one
+        return True
 
 
 def _upright(image: ImageFile.ImageFile, orientation: int) -> tuple[int, int]:

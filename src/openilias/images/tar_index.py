@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import atomic_path
+from openilias.core.files import atomic_path, state_of_file
 from openilias.images.tars import TarIndex, TarScan, Unusable, scan_tar
 
 VERSION = 1  # changes when the same file gives another scan
@@ -25,7 +25,7 @@ def scan_once(path: Path, folder: Path | None) -> TarScan:
     Args:
         path: the shard.
         folder: where scans are kept, one Parquet file a shard; None keeps nothing. A scan is used again only if
-            path, size and time of change of the shard are those it was made from; anything else is made anew.
+            the shard is the very file that it was made from; anything else is made anew.
 
     Raises:
         OpenIliasError: the shard cannot be read.
@@ -44,10 +44,9 @@ def scan_once(path: Path, folder: Path | None) -> TarScan:
 
 def _state(path: Path) -> dict[str, Any]:
     try:
-        stat = path.stat()
+        return {"version": VERSION, "shard": str(path.resolve()), "file": state_of_file(path)}
     except OSError as error:
         raise OpenIliasError(f"This tar shard cannot be read: {error.strerror}.", where=path) from None
-    return {"version": VERSION, "shard": str(path.resolve()), "size": stat.st_size, "changed_ns": stat.st_mtime_ns}
 
 
 def _write(kept: Path, state: dict[str, Any], scan: TarScan) -> None:

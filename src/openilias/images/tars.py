@@ -1,8 +1,9 @@
 """WebDataset tar shards of images: an index built once, random access, streaming, and a writer of exact bytes.
 
-What counts as an image is the rule of WebDataset and of the official code: the key is the name of a member up to
-the first dot of its last part, and the member is an image if all that follows that dot is ``jpg``. Whatever looks
-like an image and does not count, or cannot be used, is named; nothing is passed over in silence.
+What counts as an image is the rule of the official release: the key is the name of a member up to the first dot of
+its last part, and the member is an image if all that follows that dot is ``jpg``. Whatever looks like an image and does
+not count, or cannot be used, is named; nothing is passed over in silence. The WebDataset library differs in two points:
+it takes ``JPG`` for ``jpg``, and a leading ``./`` is part of its keys.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.images.files import MOST_BYTES
+from openilias.core.files import open_regular
+from openilias.images.decode import MOST_BYTES
 from openilias.images.headers import Damage, Header, read_headers
 
 IMAGE_ENDINGS = frozenset(
     ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif")
 )
 """Members with another ending than ``jpg`` that somebody may take for images of the shard."""
+
+_MOST_ENDINGS = 20  # of side files, told apart
 
 _REBUILD = "Download or rebuild the shard."
 
@@ -90,7 +94,7 @@ class TarScan:
         unusable: members that look like images and are not used: another ending, a dotted key, a hostile name, a
             link, a sparse file, more than :data:`MOST_BYTES`.
         strange: other members that no shard should have: links, devices, hostile names.
-        others: how many side files there are of each ending, folders included as ``/``.
+        others: how many side files there are of each ending (what follows the last dot), folders included as ``/``.
         broken: what makes the whole shard refused: truncated, damaged headers, duplicated keys, no tar at all.
     """
 
@@ -109,16 +113,11 @@ def scan_tar(path: Path) -> TarScan:
     """
     judge = _Judge()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with open_regular(path) as file:
+            for found in read_headers(file.fileno()):
+                judge.take(found)
     except OSError as error:
         raise _unreadable(path, error) from None
-    try:
-        for found in read_headers(descriptor):
-            judge.take(found)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    finally:
-        os.close(descriptor)
     return judge.verdict()
 
 
@@ -164,20 +163,23 @@ class _Judge:
         elif looks:
             self.perhaps.append((key, Unusable(found.shown, _ending(key, ending))))
         else:
-            self._count(f".{ending}" if ending else "no ending")
+            self._count(ending)
 
     def _odd(self, found: Header, reason: str) -> None:
         self.strange.append(Unusable(found.shown, reason))
 
     def _count(self, ending: str) -> None:
-        self.others[ending] = self.others.get(ending, 0) + 1
+        last = ending if ending == "/" else f".{ending.rpartition('.')[2]}" if ending else "no ending"
+        if last not in self.others and len(self.others) >= _MOST_ENDINGS:
+            last = "more"
+        self.others[last] = self.others.get(last, 0) + 1
 
     def verdict(self) -> TarScan:
         unusable = []
         for key, member in self.perhaps:
             # 0001.mask.png beside 0001.jpg is a side file of it, not a lost image.
             if key in self.keys:
-                self._count("." + key_ending(member.name))
+                self._count(member.name)
             else:
                 unusable.append(member)
         self.broken += [f"the key {key!r} stands {count} times" for key, count in sorted(self.twice.items())]
@@ -187,11 +189,6 @@ class _Judge:
         return TarScan(
             index, tuple(unusable), tuple(self.strange), dict(sorted(self.others.items())), tuple(self.broken)
         )
-
-
-def key_ending(name: str) -> str:
-    """Return what follows the first dot of the last part of a member name."""
-    return name.rpartition("/")[2].partition(".")[2]
 
 
 def _ending(key: str, ending: str) -> str:
