@@ -15,7 +15,7 @@ from openilias.evaluate.results import read_evaluation
 Ilias = Callable[..., object]
 COMMANDS = [
     "demo", "run", "extract", "search", "evaluate", "report",
-    "models list", "models show", "models check", "models fit", "build synth",
+    "models list", "models show", "models check", "models fit", "build synth", "build sheet",
     "data verify", "data write", "data stats", "data inspect",
 ]  # fmt: skip
 

@@ -6,35 +6,51 @@ import gzip
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
 from openilias.build import synth
-from openilias.build.scenes import _pose, photograph, place, take_portrait, take_scene, visible_box
+from openilias.build.camera import photograph
+from openilias.build.designs import DETAILS, OUTLINES, PATTERNS, TRAITS, describe, make_design, make_variant
+from openilias.build.knobs import Knobs, Shot, Streams, draw_shot
+from openilias.build.layers import (
+    Layer,
+    cast_shadow,
+    cut_by_frame,
+    cut_share,
+    hidden_share,
+    make_layer,
+    paste,
+    visible_box,
+)
+from openilias.build.pictures import design_of_lesson, design_of_object, make_distractors, make_object
+from openilias.build.scenes import Taken, take_portrait, take_scene
+from openilias.build.sheet import distractor_sheet, object_sheet, write_sheet
+from openilias.build.solids import Part, see
 from openilias.build.surfaces import _SURFACES
 from openilias.build.synth import SynthSettings, build_synth
 from openilias.build.textures import lettering, outline_points, paint_pattern
-from openilias.build.things import Pose, Thing, extent, make_solid, make_thing, pose_thing
-from openilias.build.words import (
-    KINDS,
-    OUTLINES,
-    PATTERNS,
-    STYLES,
-    describe,
-    make_design,
-    object_names,
-    palette,
-)
+from openilias.build.things import Pose, Thing, extent, make_solid, make_thing, pose_thing, spun, turned
+from openilias.build.views import angle_between, hero_pose, query_view, tilt_away, turn_away
+from openilias.build.words import KINDS, STYLES, object_names, palette
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import sha256_of
+from openilias.data import read_ilias, read_training_set
 from openilias.images.boxes import coverage, read_boxes
 from openilias.images.tars import index_tar, read_member
 
-SMALL = SynthSettings(objects=3, distractors=7, size=160, positives=(2, 4), shard=4, seed=5)
+SMALL = SynthSettings(
+    objects=3, distractors=7, size=160, positives=(2, 4), shard=4, seed=5, train=2, train_images=(2, 3),
+    knobs=Knobs(hard=0.5),
+)  # fmt: skip
+EASY = {"viewpoint": 10, "scale": 0.2, "occlusion": 0, "illumination": 0.5, "blur": 0.3, "clutter": 8, "crop": 0}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -59,7 +75,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folders_are_as_in_the_official_layout(made: Path) -> None:
     assert sorted(path.name for path in made.iterdir()) == [
-        "checksums.txt", "ilias_core", "image_ids", "synth.json", "taxonomy.json", "yfcc100m",
+        "checksums.txt", "ilias_core", "image_ids", "synth.json", "synth_distractors.parquet",
+        "synth_positives.parquet", "taxonomy.json", "train", "yfcc100m",
     ]  # fmt: skip
     folders = objects(made)
     assert sorted(folder.name[-4:] for folder in folders) == ["_000", "_001", "_002"]
@@ -139,8 +156,13 @@ def test_attributes_match_the_boxes(made: Path) -> None:
 
 
 def test_same_bytes_whatever_the_workers(made: Path, tmp_path: Path) -> None:
-    build_synth(tmp_path / "again", SMALL, workers=2)
-    assert digests(tmp_path / "again") == digests(made)
+    build_synth(tmp_path / "two", SMALL, workers=2)
+    assert digests(tmp_path / "two") == digests(made)
+    # Several jobs of distractors, in whatever order the four processes come to them.
+    many = SynthSettings(objects=2, distractors=26, size=64, positives=(1, 1), knobs=Knobs(clutter=(0, 4), hard=0.5))
+    for workers in (1, 4):
+        build_synth(tmp_path / str(workers), many, workers=workers)
+    assert digests(tmp_path / "4") == digests(tmp_path / "1")
 
 
 def test_another_seed_makes_other_pictures_and_names(made: Path, tmp_path: Path) -> None:
@@ -152,7 +174,7 @@ def test_another_seed_makes_other_pictures_and_names(made: Path, tmp_path: Path)
 
 
 def test_fewer_objects_are_the_same_objects(tmp_path: Path, made: Path) -> None:
-    build_synth(tmp_path / "one", SMALL.model_copy(update={"objects": 1, "distractors": 0}), workers=1)
+    build_synth(tmp_path / "one", SMALL.model_copy(update={"objects": 1, "distractors": 0, "train": 0}), workers=1)
     one = hashlib.sha256(next((tmp_path / "one").rglob("Q000_00.jpg")).read_bytes()).hexdigest()
     assert one == sha256_of(next(made.rglob("Q000_00.jpg")))
     assert lines(tmp_path / "one" / "checksums.txt") == []
@@ -192,7 +214,8 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     "wrong",
     [
         {"objects": 0}, {"objects": 1000}, {"distractors": -1}, {"seed": -1}, {"positives": (4, 3)},
-        {"positives": (0, 3)}, {"size": 10}, {"shard": 0}, {"colour": "red"},
+        {"positives": (0, 3)}, {"size": 10}, {"shard": 0}, {"colour": "red"}, {"train": -1}, {"train_images": (3, 2)},
+        {"knobs": {"colour": 1}},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
@@ -221,15 +244,11 @@ def test_text_names_what_the_design_has() -> None:
         design = make_design((1, 2, number), kind)
         text = describe(design)
         assert text.isascii()
-        for word in (
-            kind.fine,
-            design.words[0].upper(),
-            design.words[1].title(),
-            design.mark,
-            *design.colours[2:],
-        ):
-            assert word in text
-    assert "an exhibition poster" in describe(make_design((1, 2), KINDS[2])).lower()
+        assert text.count(".") == 1
+        words = (kind.fine, design.title.upper(), design.second.title(), design.mark, *design.colours[2:])
+        assert not [word for word in words if word not in text]
+    exhibition = next(kind for kind in KINDS if kind.fine == "exhibition poster")
+    assert "an exhibition poster" in describe(make_design((1, 2), exhibition)).lower()
 
 
 def test_first_two_colours_contrast() -> None:
@@ -274,71 +293,445 @@ def test_surfaces_are_textured_pictures(number: int) -> None:
     assert canvas.std(axis=(0, 1)).min() > 0.5
 
 
+def kind_of(fine: str) -> int:
+    return next(number for number, kind in enumerate(KINDS) if kind.fine == fine)
+
+
+def thing_of(fine: str, pixels: int = 60, key: int = 4) -> Thing:
+    return make_thing(make_design((key,), KINDS[kind_of(fine)]), pixels)
+
+
 def test_box_shows_three_faces_when_turned_and_one_from_the_front() -> None:
-    thing = make_thing(make_design((4,), KINDS[9]), 60)
-    assert len(pose_thing(thing, Pose(0.0, 0.0, 0.0, 50.0, lying=False))) == 1
-    turned = pose_thing(thing, Pose(0.6, -0.4, 0.1, 4.0, lying=False))
-    assert len(turned) == 3
-    wide, tall = extent(turned)
+    thing = thing_of("cereal box")
+    assert len(pose_thing(thing, Pose(turned(), 50.0))) == 1
+    seen = pose_thing(thing, Pose(turned(yaw=0.6, pitch=-0.4, roll=0.1), 4.0))
+    assert len(seen) == 3
+    wide, tall = extent(seen)
     assert wide * tall == pytest.approx(1, rel=1e-4)
-    assert len({patch.light for patch in turned}) == 3
+    assert len({patch.light for patch in seen}) == 3
+    back = pose_thing(thing, Pose(turned(yaw=np.pi), 50.0))
+    assert len(back) == 1
+    assert back[0].face is thing.faces[5]
 
 
-@pytest.mark.parametrize("lying", [False, True])
-def test_no_pose_hides_the_print(lying: bool) -> None:
-    thing = make_thing(make_design((4,), KINDS[4]), 20)
-    for seed in range(40):
-        for yaw in (-3.0, 0.0, 3.0):
-            pose = _pose(np.random.default_rng(seed), thing, lying=lying, camera=(yaw, 0.7 if lying else -0.4))
-            assert len(pose_thing(thing, pose)) == 1
+def test_flat_things_have_no_back() -> None:
+    assert pose_thing(thing_of("concert poster"), Pose(turned(yaw=np.pi), 5.0)) == []
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.form not in ("flat", "cut", "round")], ids=lambda kind: kind.fine
+)
+def test_another_side_of_a_solid_looks_different(kind: Any) -> None:
+    thing = make_thing(make_design((4,), kind), 60)
+    front, back = (
+        make_layer(pose_thing(thing, Pose(turned(yaw=yaw, pitch=-0.2), 4.0), 50), 50, (40, 40)) for yaw in (0.2, 2.8)
+    )
+    assert min(front.alpha.mean(), back.alpha.mean()) > 0.2
+    height, width = (min(a, b) for a, b in zip(front.alpha.shape, back.alpha.shape, strict=True))
+    assert np.abs(front.colour[:height, :width] - back.colour[:height, :width]).mean() > 8
+
+
+def test_ball_is_a_disc_lit_from_the_upper_left() -> None:
+    grey = Part("ellipsoid", np.full((2, 2, 3), 200, np.uint8), frame=np.eye(3) * 0.5, gloss=0)
+    face, quad = see((grey,), turned(), 50.0, 100)
+    alpha = face[..., 3] / 255
+    assert alpha.mean() == pytest.approx(np.pi / 4, abs=0.01)
+    assert np.ptp(quad[:, 0]) * 50 == pytest.approx(1, abs=0.02)
+    side = len(face)
+    assert face[side // 4, side // 4, 0] > 2 * face[-side // 4, -side // 4, 0]
+
+
+def test_lathe_agrees_with_a_block_and_an_ellipsoid_of_its_shape() -> None:
+    paint = np.full((2, 2, 3), 200, np.uint8)
+    y = np.linspace(-0.5, 0.5, 41)
+    profile = np.stack([y, np.sqrt(np.maximum(0.25 - y * y, 0))], 1)
+    turn = turned(yaw=0.3, pitch=-0.6, roll=0.2)
+    turned_ball, _ = see((Part("lathe", paint, profile=profile, gloss=0),), turn, 4.0, 90)
+    ball, _ = see((Part("ellipsoid", paint, frame=np.eye(3) * 0.5, gloss=0),), turn, 4.0, 90)
+    height, width = (min(a, b) for a, b in zip(ball.shape[:2], turned_ball.shape[:2], strict=True))
+    assert np.abs(np.subtract(ball.shape[:2], turned_ball.shape[:2])).max() <= 2
+    assert np.abs(ball[:height, :width].astype(float) - turned_ball[:height, :width]).mean() < 6
+
+
+def test_a_mug_is_open_and_a_can_is_not() -> None:
+    for fine, inside in (("printed mug", True), ("soup can", False)):
+        design = make_design((4,), KINDS[kind_of(fine)])
+        design = replace(design, rgb=((250, 250, 250),) * 4 + ((250, 0, 0),))
+        layer = make_layer(pose_thing(make_thing(design, 60), Pose(turned(pitch=-1.2), 4.0), 60), 60, (50, 50))
+        middle = layer.colour[layer.alpha.shape[0] // 3, layer.alpha.shape[1] // 3]
+        assert (middle[0] > 3 * middle[1]) == inside
+
+
+def test_spinning_keeps_the_box_normal() -> None:
+    wide, tall = extent(spun(pose_thing(thing_of("concert poster"), Pose(turned(), 5.0)), 0.7))
+    assert wide * tall == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 15.0, 40.0, 70.0, 110.0])
+@pytest.mark.parametrize("fine", ["concert poster", "soup can", "cereal box", "cloth animal"])
+def test_views_are_as_far_from_the_query_as_asked(fine: str, degrees: float) -> None:
+    thing = thing_of(fine, 16)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        view = query_view(rng, thing)
+        seen = turned(yaw=view[0], pitch=view[1])
+        for manner in ("table", "shelf", "above"):
+            pose, _ = hero_pose(thing, view, degrees, np.random.default_rng(seed), manner)
+            angle = angle_between(pose.turn, seen)
+            if not thing.flat:
+                assert angle == pytest.approx(degrees, abs=0.1)
+            else:  # it lies turned by a given roll, and is never seen from its edge
+                assert abs(angle - min(degrees, 75)) < 17
+            assert pose_thing(thing, pose, 20)
+
+
+def test_angles_come_from_plain_vectors() -> None:
+    assert angle_between(turned(yaw=0.5), turned()) == pytest.approx(np.degrees(0.5))
+    assert angle_between(turned(pitch=-0.3, roll=2), turned()) == pytest.approx(np.degrees(0.3))
+    assert tilt_away((0.0, 0.0), 33.0, 2.0) == pytest.approx(np.radians(33))
+    yaw, pitch = turn_away((0.2, -0.2), 120, np.random.default_rng(0), (-0.5, 0.0))
+    assert -0.5 <= pitch <= 0
+    assert angle_between(turned(yaw=yaw, pitch=pitch), turned(yaw=0.2, pitch=-0.2)) == pytest.approx(120)
+
+
+def white(aspect: float) -> Thing:
+    return Thing("flat", aspect, faces=(np.full((20, int(20 * aspect), 4), 255, np.uint8),))
+
+
+def layer_at(centre: tuple[float, float], area: float = 800.0, aspect: float = 2.0) -> Layer:
+    return make_layer(pose_thing(white(aspect), Pose(turned(), 5.0)), float(np.sqrt(area)), centre)
 
 
 def test_visible_box_is_tight_and_clipped() -> None:
-    white = Thing("flat", 2.0, 0.0, (np.full((20, 40, 4), 255, np.uint8),))
-    front = pose_thing(white, Pose(0.0, 0.0, 0.0, 5.0, lying=False))
     for centre, expected in (((50.0, 40.0), (30, 30, 40, 20)), ((10.0, 40.0), (0, 30, 30, 20))):
         canvas = np.zeros((80, 100, 3), np.float32)
-        shown = place(canvas, front, centre, 800.0, shadow=0)
-        assert shown is not None
-        box = visible_box(*shown)
+        layer = layer_at(centre)
+        paste(canvas, layer)
+        box = visible_box(layer, (80, 100))
         assert box is not None
         assert np.abs(np.array(box) - expected).max() <= 1
         inside = canvas[box.y : box.y + box.height, box.x : box.x + box.width]
         assert inside.sum() > 0.98 * canvas.sum()
-    assert place(np.zeros((80, 100, 3), np.float32), front, (300.0, 40.0), 800.0, shadow=0) is None
+    assert visible_box(layer_at((300.0, 40.0)), (80, 100)) is None
+    assert visible_box(layer_at((-300.0, 40.0)), (80, 100)) is None
 
 
-def test_shadow_darkens_beside_the_thing_only() -> None:
-    white = Thing("flat", 1.0, 0.0, (np.full((20, 20, 4), 255, np.uint8),))
+def test_hidden_and_cut_shares_are_those_of_rectangles() -> None:
+    hero = layer_at((50.0, 40.0))
+    assert hidden_share(hero, [], (80, 100)) == pytest.approx(0, abs=1e-6)
+    assert hidden_share(hero, [layer_at((70.0, 40.0))], (80, 100)) == pytest.approx(0.5, abs=0.03)
+    # What the frame cuts off is neither hidden nor of the thing that is there.
+    half_out = hero.moved(-50, 0)
+    assert cut_share(half_out, (80, 100)) == pytest.approx(0.5, abs=0.03)
+    assert hidden_share(half_out, [layer_at((10.0, 40.0))], (80, 100)) == pytest.approx(1, abs=0.06)
+    assert cut_share(hero, (80, 100)) == pytest.approx(0, abs=1e-6)
+    for side in range(4):
+        assert cut_share(cut_by_frame(hero, (80, 100), 0.3, side), (80, 100)) == pytest.approx(0.3, abs=0.06)
+
+
+@pytest.mark.parametrize("standing", [False, True])
+def test_shadow_darkens_beside_the_thing_only(standing: bool) -> None:
     canvas = np.full((100, 100, 3), 200, np.float32)
-    place(canvas, pose_thing(white, Pose(0.0, 0.0, 0.0, 5.0, lying=False)), (50.0, 50.0), 1600.0, shadow=0.5)
-    assert canvas[72, 55].max() < 180
+    layer = layer_at((40.0, 50.0), 1600.0, 1.0)
+    cast_shadow(canvas, layer, 0.5, standing=standing)
+    assert canvas[(62, 63) if standing else (72, 45)].max() < 180
     assert canvas[5, 5].min() == 200
 
 
 def test_camera_of_no_strength_changes_nothing() -> None:
     canvas = np.random.default_rng(0).uniform(0, 255, (30, 40, 3)).astype(np.float32)
-    image = photograph(np.random.default_rng(1), canvas, strength=0)
-    assert np.abs(image - canvas).max() <= 0.51
-    assert np.abs(photograph(np.random.default_rng(1), canvas, strength=1) - canvas).max() > 2
+    still = photograph(Streams(1), canvas, illumination=0, blur=0, noise=0)
+    assert np.abs(still - canvas).max() <= 0.51
+    for strengths in ((1, 0, 0), (0, 20, 0), (0, 0, 1)):
+        image = photograph(Streams(1), canvas, **dict(zip(("illumination", "blur", "noise"), strengths, strict=True)))
+        assert np.abs(image - canvas).max() > 2
+
+
+def shot(**changes: float) -> Shot:
+    return Shot(**(EASY | changes))  # type: ignore[arg-type]
+
+
+def scene(seed: int, hero: Thing | None, clutter: int = 8, **changes: float) -> Taken:
+    things = [make_solid(np.random.default_rng(i)) for i in range(clutter)]
+    view = (0.1, -0.2)
+    return take_scene(Streams(seed), (120, 160), hero, view, shot(clutter=clutter, **changes), things)
 
 
 def test_scene_gives_the_share_asked_for() -> None:
-    thing = make_thing(make_design((4,), KINDS[0]), 100)
-    things = [make_solid(np.random.default_rng(i), 30) for i in range(20)]
+    thing = thing_of("concert poster", 100)
     shares = []
     for seed in range(12):
-        image, box = take_scene(np.random.default_rng(seed), (120, 160), thing, 0.1, things)
-        assert image.shape == (120, 160, 3)
-        assert box is not None
-        shares.append(coverage((box,), width=160, height=120))
+        taken = scene(seed, thing, scale=0.1)
+        assert taken.image.shape == (120, 160, 3)
+        assert taken.box is not None
+        shares.append(coverage((taken.box,), width=160, height=120))
     assert np.median(shares) == pytest.approx(0.1, abs=0.01)
     assert max(shares) < 0.12
-    assert take_scene(np.random.default_rng(0), (120, 160), None, 0.1, things)[1] is None
+    assert scene(0, None).box is None
 
 
 def test_portrait_is_mostly_its_thing() -> None:
     for number, kind in enumerate(KINDS):
         thing = make_thing(make_design((4, number), kind), 100)
-        image, box = take_portrait(np.random.default_rng(number), (120, 160), thing)
-        assert max(box.width / image.shape[1], box.height / image.shape[0]) > 0.7
+        taken = take_portrait(Streams(number), (120, 160), thing, query_view(np.random.default_rng(number), thing))
+        assert taken.box is not None
+        assert max(taken.box.width / 160, taken.box.height / 120) > 0.7
+
+
+@pytest.mark.parametrize("fine", ["concert poster", "soup can", "cereal box", "wooden figure"])
+def test_occlusion_and_crop_are_as_asked(fine: str) -> None:
+    thing = thing_of(fine, 80)
+    for share in (0.2, 0.5):
+        hidden = [scene(seed, thing, occlusion=share).occlusion for seed in range(6)]
+        assert np.abs(np.array(hidden) - share).max() < 0.06
+        cut = [scene(seed, thing, crop=share).crop for seed in range(6)]
+        assert np.abs(np.array(cut) - share).max() < 0.06
+    assert scene(0, thing).occlusion == pytest.approx(0, abs=1e-6)
+
+
+def test_occlusion_covers_the_thing_and_nothing_else_moves() -> None:
+    # A thing of one colour that nothing else has: its pixels can be counted.
+    thing = Thing("flat", 1.0, faces=(np.dstack([np.full((40, 40), v, np.uint8) for v in (255, 0, 255, 255)]),))
+
+    def pink(taken: Taken) -> int:
+        image = taken.image.astype(int)
+        return int(((image[..., 0] - image[..., 1] > 90) & (image[..., 2] - image[..., 1] > 90)).sum())
+
+    for seed in range(4):
+        free, hidden = (scene(seed, thing, occlusion=share, illumination=0, blur=0) for share in (0, 0.5))
+        assert pink(hidden) / pink(free) == pytest.approx(0.5, abs=0.1)
+        assert hidden.box == free.box
+
+
+def test_boxes_are_inside_the_frame_under_crop() -> None:
+    thing = thing_of("soup can", 80)
+    for seed in range(8):
+        box = scene(seed, thing, crop=0.4).box
+        assert box is not None
+        assert min(box.x, box.y) >= 0
+        assert box.x + box.width <= 160
+        assert box.y + box.height <= 120
+        assert 0 in (box.x, box.y, 160 - box.x - box.width, 120 - box.y - box.height)
+
+
+def gradient(image: Any) -> float:
+    grey = image.astype(float).mean(2)
+    return float((np.diff(grey, axis=0) ** 2).mean() + (np.diff(grey, axis=1) ** 2).mean())
+
+
+def test_every_knob_of_a_positive_changes_its_picture_as_it_says() -> None:
+    thing = thing_of("cereal box", 80)
+    before = scene(3, thing)
+    assert gradient(scene(3, thing, blur=3).image) < 0.5 * gradient(before.image)
+    assert gradient(scene(3, thing, clutter=40).image) > gradient(scene(3, thing, clutter=0).image)
+    assert scene(3, thing, viewpoint=50).viewpoint == pytest.approx(50, abs=0.1)
+    light = [scene(3, thing, illumination=strength).image.astype(float) for strength in (0, 0.5, 3)]
+    assert 0 < np.abs(light[1] - light[0]).mean() < np.abs(light[2] - light[0]).mean()
+    # Pose and place stay: the box is the same, to the pixel.
+    for change in ({"blur": 3}, {"illumination": 3}, {"clutter": 40}, {"occlusion": 0.4}):
+        assert scene(3, thing, **change).box == before.box, change
+
+
+def test_knobs_take_numbers_ranges_and_text() -> None:
+    assert Knobs.model_validate({"viewpoint": 40}) == Knobs.model_validate({"viewpoint": "40"})
+    assert Knobs.model_validate({"viewpoint": "10:40"}).viewpoint == (10, 40)
+    assert Knobs.model_validate({"clutter": "3:9"}).clutter == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"viewpoint": "40:10"}, "exceeds"), ({"viewpoint": 181}, "180"), ({"viewpoint": "a"}, "low:high"),
+        ({"viewpoint": "1:2:3"}, "low:high"), ({"scale": 0}, "0.002"), ({"scale": (0.5, 0.2)}, "exceeds"),
+        ({"occlusion": 0.95}, "0.9"), ({"crop": -0.1}, "0"), ({"blur": 21}, "20"), ({"clutter": 73}, "72"),
+        ({"clutter": 1.5}, "integer"), ({"closeness": 1.1}, "1"), ({"hard": 2}, "1"), ({"illumination": 6}, "5"),
+        ({"occlusion": 0.2, "clutter": 0}, "in front count"), ({"blur": True}, "tuple"), ({"zoom": 1}, "zoom"),
+        ({"blur": "nan"}, "blur"),
+    ],
+)  # fmt: skip
+def test_wrong_knobs_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Knobs.model_validate(wrong)
+
+
+def test_drawn_values_lie_in_their_ranges_and_do_not_depend_on_each_other() -> None:
+    ranges = {"viewpoint": (10, 20), "scale": (0.1, 0.2), "occlusion": (0.1, 0.2), "clutter": (5, 9), "blur": (1, 2)}
+    shots = [draw_shot(Knobs.model_validate(ranges), Streams(seed), (0, 0)) for seed in range(40)]
+    for name, (low, high) in ranges.items():
+        values = [getattr(one, name) for one in shots]
+        assert low <= min(values) < max(values) <= high
+    changed = [draw_shot(Knobs.model_validate(ranges | {"blur": 5}), Streams(seed), (0, 0)) for seed in range(40)]
+    assert [replace(one, blur=0) for one in changed] == [replace(one, blur=0) for one in shots]
+    assert draw_shot(Knobs(occlusion=(0.3, 0.3)), Streams(1), (0, 0)).clutter >= 1
+
+
+def test_side_table_says_what_each_positive_was_asked(made: Path) -> None:
+    rows = pq.read_table(made / "synth_positives.parquet").to_pylist()
+    stated = [line.split(",") for line in lines(made / "image_ids" / "positive_ids.txt")]
+    assert [(row["id"], row["clutter"]) for row in rows] == [(item, int(clutter)) for item, _, clutter in stated]
+    for row, (_, share, _) in zip(rows, stated, strict=True):
+        assert 0 <= row["viewpoint"] <= 75
+        assert float(share) <= row["scale"] * 1.15 + 0.01
+        if row["crop"] == 0 and row["scale"] < 0.3:
+            assert float(share) == pytest.approx(row["scale"], rel=0.2)
+
+
+def test_fixed_knobs_reach_the_files(tmp_path: Path) -> None:
+    knobs = Knobs.model_validate(EASY | {"clutter": 5, "crop": 0.3, "occlusion": 0.2})
+    build_synth(tmp_path / "b", SMALL.model_copy(update={"knobs": knobs, "distractors": 0, "objects": 2}), workers=1)
+    for row in pq.read_table(tmp_path / "b" / "synth_positives.parquet").to_pylist():
+        assert row["crop"] == pytest.approx(0.3, abs=0.06)
+        assert row["occlusion"] == pytest.approx(0.2, abs=0.06)
+        assert (row["clutter"], row["illumination"], row["blur"]) == (5, 0.5, 0.3)
+
+
+def test_knobs_of_positives_leave_queries_and_distractors_alone(made: Path, tmp_path: Path) -> None:
+    knobs = Knobs.model_validate(EASY | {"hard": 0.5})
+    build_synth(tmp_path / "b", SMALL.model_copy(update={"knobs": knobs, "train": 0}), workers=1)
+    one, other = digests(tmp_path / "b"), digests(made)
+    for name in one:
+        if "/query/" in name or name.endswith(".tar"):
+            assert one[name] == other[name], name
+        if "/pos/" in name and name.endswith(".jpg"):
+            assert one[name] != other.get(name)
+
+
+def test_hard_negatives_are_listed_and_differ_from_their_objects(made: Path) -> None:
+    rows = pq.read_table(made / "synth_distractors.parquet").to_pylist()
+    distractors = make_distractors(SMALL, range(SMALL.distractors))
+    ids = gzip.decompress((made / "image_ids" / "distractor_ids.txt.gz").read_bytes()).decode().split()
+    assert [row["id"] for row in rows] == [
+        item for item, one in zip(ids, distractors, strict=True) if one.object is not None
+    ]
+    assert 0 < len(rows) < SMALL.distractors
+    assert {row["object"] for row in rows} <= {folder.name for folder in objects(made)}
+    for row in rows:
+        assert row["differs"]
+        assert 0.3 <= row["closeness"] <= 1
+
+
+def test_more_hard_negatives_are_the_same_and_others() -> None:
+    def hard(share: float) -> set[int]:
+        settings = SMALL.model_copy(update={"knobs": Knobs(hard=share), "size": 64})
+        return {i for i, one in enumerate(make_distractors(settings, range(8))) if one.object is not None}
+
+    assert hard(0) == set()
+    assert hard(0.4) < hard(1) == set(range(8))
+
+
+@pytest.mark.parametrize("kind", KINDS[:6], ids=lambda kind: kind.fine)
+def test_variants_share_as_many_traits_as_asked(kind: Any) -> None:
+    design = make_design((1, 2), kind)
+    seen: list[set[str]] = []
+    for closeness in (1.0, 0.75, 0.5, 0.0):
+        other, differs = make_variant(design, (9, 9), closeness)
+        assert other.kind == kind
+        assert len(differs) == max(1, round((1 - closeness) * len(TRAITS)))
+        for name, fields in TRAITS.items():
+            same = all(getattr(design, field) == getattr(other, field) for field in fields)
+            assert same == (name not in differs), name
+        seen.append(set(differs))
+    assert seen[0] <= set(DETAILS)
+    assert seen[0] < seen[1] < seen[2] < seen[3] == set(TRAITS)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.fine)
+def test_a_close_variant_looks_alike_but_not_the_same(kind: Any) -> None:
+    design = make_design((1, 2), kind)
+
+    def face(of: Any) -> Any:
+        patches = pose_thing(make_thing(of, 200), Pose(turned(), 5.0), 200)
+        return make_layer(patches, 200, (150, 150)).colour
+
+    plain = face(design)
+    for key in range(4):
+        near = face(make_variant(design, (9, key), 1.0)[0])
+        far = face(make_variant(design, (9, key), 0.0)[0])
+        assert near.shape == plain.shape
+        apart = np.abs(near - plain)
+        assert apart.max() > 30
+        assert apart.mean() < 12
+        if far.shape == plain.shape:
+            assert np.abs(far - plain).mean() > 2 * apart.mean()
+
+
+def test_training_split_has_other_instances(made: Path) -> None:
+    training = read_training_set(made / "train")
+    assert len(training.classes) == SMALL.train
+    assert 2 * SMALL.train <= len(training) <= 3 * SMALL.train
+    assert set(training.domains) <= {kind.coarse for kind in KINDS}
+    for item in training.ids:
+        with Image.open(training.path_of(item)) as image:
+            assert max(image.size) == SMALL.size
+    files = sorted(path.relative_to(made / "train").as_posix() for path in (made / "train").rglob("*.jpg"))
+    assert files == sorted(training.ids)
+    lessons = [design_of_lesson(SMALL, number) for number in range(40)]
+    others = [design_of_object(SMALL, number) for number in range(40)]
+    assert not {(d.title, d.rgb) for d in lessons} & {(d.title, d.rgb) for d in others}
+
+
+def test_objects_are_of_many_kinds_that_take_turns() -> None:
+    kinds = [design_of_object(SMALL, number).kind for number in range(len(KINDS))]
+    assert kinds == list(KINDS)
+    assert len({kind.form for kind in KINDS}) >= 12
+    assert len({kind.coarse for kind in KINDS[:3]}) == 3
+
+
+def test_pictures_do_not_depend_on_what_was_made_before() -> None:
+    settings = SMALL.model_copy(update={"size": 96})
+    first = make_object(settings, 1)
+    make_object(settings, 2)
+    make_distractors(settings, range(3))
+    assert make_object(settings, 1) == first
+
+
+def test_sheets_show_what_is_there(made: Path, tmp_path: Path) -> None:
+    benchmark = read_ilias(made)
+    sheet = object_sheet(benchmark, rows=5, columns=3, height=40)
+    assert sheet.height == 3 * 46 + 6
+    assert object_sheet(benchmark, rows=1, columns=3, height=40).height == 46 + 6
+    framed = object_sheet(benchmark, rows=5, columns=3, height=40, boxes=True)
+    assert framed.size == sheet.size
+    assert framed.tobytes() != sheet.tobytes()
+    assert distractor_sheet(benchmark, rows=9, columns=4, height=40).height == 2 * 46 + 6
+    for name in ("a.jpg", "a.png"):
+        write_sheet(sheet, tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            assert image.size == sheet.size
+    with pytest.raises(OpenIliasError, match=r"not as \.gif"):
+        write_sheet(sheet, tmp_path / "a.gif")
+    empty = replace(benchmark, distractor_shards=())
+    with pytest.raises(OpenIliasError, match="no distractors"):
+        distractor_sheet(empty)
+
+
+def test_command_line_passes_the_knobs_on(ilias: Any, tmp_path: Path) -> None:
+    options = "--objects 1 --distractors 2 --train 1 --size 64 --workers 1 --viewpoint 10:20 --scale 0.2 --occlusion 0"
+    options += " --illumination 2 --blur 1 --clutter 3 --crop 0 --closeness 1 --hard 1"
+    assert ilias("build", "synth", "--out", tmp_path / "b", *options.split()).code == 0
+    asked = json.loads((tmp_path / "b" / "synth.json").read_text())["made_from"]["knobs"]
+    assert asked == {
+        "viewpoint": [10, 20], "scale": [0.2, 0.2], "occlusion": [0, 0], "illumination": [2, 2], "blur": [1, 1],
+        "clutter": [3, 3], "crop": [0, 0], "closeness": [1, 1], "hard": 1,
+    }  # fmt: skip
+    assert len(pq.read_table(tmp_path / "b" / "synth_distractors.parquet")) == 2
+    assert ilias("build", "sheet", tmp_path / "b", "--out", tmp_path / "s.png", "--rows", 1).code == 0
+    with Image.open(tmp_path / "s.png") as image:
+        assert image.height == 132
+    outcome = ilias("build", "sheet", tmp_path / "b", "--out", tmp_path / "s.bmp")
+    assert outcome.code == 2
+    assert ".bmp" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--viewpoint x", "knobs.viewpoint"), ("--blur 3:1", "exceeds"), ("--clutter 99", "knobs.clutter"),
+        ("--hard 2", "knobs.hard"), ("--occlusion 0.3 --clutter 0", "in front count"),
+    ],
+)  # fmt: skip
+def test_command_line_refuses_wrong_knobs(ilias: Any, tmp_path: Path, options: str, message: str) -> None:
+    outcome = ilias("build", "synth", "--out", tmp_path / "b", *options.split())
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "b").exists()

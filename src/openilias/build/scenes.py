@@ -1,123 +1,55 @@
-"""Photographs of made-up things: placing them among others, light and camera."""
+"""Photographs of made-up things: alone on plain ground, or among others on a surface, a table or shelves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from openilias.build.surfaces import Canvas, Rng, Size, grain, room
+from openilias.build.camera import photograph
+from openilias.build.knobs import Shot, Streams
+from openilias.build.layers import (
+    Layer,
+    cast_shadow,
+    cut_by_frame,
+    cut_share,
+    hidden_share,
+    make_layer,
+    paste,
+    visible_box,
+)
+from openilias.build.surfaces import Canvas, Rng, Size, ground, shelves, table
 from openilias.build.textures import Pixels
-from openilias.build.things import Patch, Pose, Quad, Thing, extent, pose_thing
+from openilias.build.things import Patch, Pose, Thing, extent, pose_thing, spun, turned
+from openilias.build.views import Manner, View, angle_between, clutter_pose, hero_pose
 from openilias.images.boxes import Box
 
-
-def _shadow(canvas: Canvas, alpha: Canvas, at: tuple[int, int], reach: float, strength: float) -> None:
-    """Darken the canvas under an alpha layer whose top left corner is ``at`` (x, y)."""
-    pad = int(reach) + 1
-    soft = cv2.copyMakeBorder(alpha, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
-    kernel = (pad | 1, pad | 1)
-    soft = cv2.blur(soft, kernel)
-    if pad > 5:  # on small ones nobody sees the corners of a box blur
-        soft = cv2.blur(soft, kernel)
-    x, y = at[0] - pad + int(0.4 * reach), at[1] - pad + int(0.6 * reach)
-    left, top = max(0, x), max(0, y)
-    part = canvas[top : max(top, y + soft.shape[0]), left : max(left, x + soft.shape[1])]
-    dark = 1 - np.float32(strength) * soft[top - y :, left - x :][: part.shape[0], : part.shape[1]]
-    if part.size:
-        part *= cv2.merge((dark, dark, dark))
+_INSIDE = 0.98  # a whole thing leaves a little of the frame free
 
 
-def place(
-    canvas: Canvas, patches: Sequence[Patch], centre: tuple[float, float], area: float, *, shadow: float
-) -> tuple[Canvas, tuple[int, int]] | None:
-    """Draw a posed thing whose box has ``area`` pixels around ``centre`` (x, y); ``canvas`` is changed.
+@dataclass(frozen=True)
+class Taken:
+    """A picture ``(h, w, 3)`` uint8 RGB, and what was measured on it.
 
-    Returns:
-        how much of the thing each pixel shows, ``(h, w)`` float32 in [0, 1], and where the top left of that
-        array lies in the canvas (x, y); None if the thing is outside.
+    Attributes:
+        image: the picture.
+        box: of the thing that matters, tight inside the frame; None if there is none.
+        viewpoint: degrees between the directions in which the query and this picture see it.
+        occlusion: share of it within the frame, by alpha, that is hidden by things in front.
+        crop: share of it, by alpha, that the frame cuts off.
+        manner: what sort of scene it is.
     """
-    height, width = canvas.shape[:2]
-    root = float(np.sqrt(area))
-    quads = [p.quad * np.float32(root) + np.array(centre, np.float32) for p in patches]
-    points = np.concatenate(quads)
-    left, top = (int(max(0, np.floor(v) - 1)) for v in points.min(0))
-    right, bottom = (int(min(m, np.ceil(v) + 1)) for v, m in zip(points.max(0), (width, height), strict=True))
-    if right <= left or bottom <= top:
-        return None
-    corner, size = np.array((left, top), np.float32), (right - left, bottom - top)
-    layers = [_warp(patch, quad - corner, size) for patch, quad in zip(patches, quads, strict=True)]
-    alpha = layers[0][1]
-    for _, other in layers[1:]:
-        alpha = np.maximum(alpha, other)
-    if shadow > 0:
-        _shadow(canvas, alpha, (left, top), 2 + 0.07 * root, shadow)
-    part = canvas[top:bottom, left:right]
-    for colour, cover in layers:
-        behind = 1 - cover
-        part *= cv2.merge((behind, behind, behind))
-        part += colour
-    return alpha, (left, top)
 
-
-def visible_box(alpha: Canvas, at: tuple[int, int]) -> Box | None:
-    """Return the tight box of the pixels of ``alpha`` above one half, moved by ``at`` (x, y), if any."""
-    shown = alpha > 0.5
-    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
-    if not rows.size:
-        return None
-    first, last = (int(columns[0]), int(rows[0])), (int(columns[-1]), int(rows[-1]))
-    return Box(at[0] + first[0], at[1] + first[1], last[0] - first[0] + 1, last[1] - first[1] + 1)
-
-
-def _warp(patch: Patch, quad: Quad, size: tuple[int, int]) -> tuple[Canvas, Canvas]:
-    """Warp a face onto ``quad`` in a layer of ``size`` (width, height).
-
-    Returns:
-        colours ``(h, w, 3)`` float32 to 255, multiplied by alpha, and alpha ``(h, w)`` float32 in [0, 1].
-    """
-    face = patch.face
-    sides = np.hypot(*(quad - quad[[1, 2, 3, 0]]).T)
-    across, down = max(sides[0], sides[2], 1.0), max(sides[1], sides[3], 1.0)
-    # A face is shrunk first: a warp alone reads single pixels and would alias.
-    w, h = min(face.shape[1], int(across * 1.2) + 1), min(face.shape[0], int(down * 1.2) + 1)
-    if w < face.shape[1] or h < face.shape[0]:
-        face = cv2.resize(face, (w, h), interpolation=cv2.INTER_AREA)
-    corners = np.array([[-0.5, -0.5], [w - 0.5, -0.5], [w - 0.5, h - 0.5], [-0.5, h - 0.5]], np.float32)
-    matrix: Any = cv2.getPerspectiveTransform(corners, quad)
-    layer: Pixels = cv2.warpPerspective(face, matrix, size, flags=cv2.INTER_LINEAR)
-    colour = cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB).astype(np.float32)
-    return colour * np.float32(patch.light), layer[..., 3] * np.float32(1 / 255)
-
-
-def photograph(rng: Rng, canvas: Canvas, *, strength: float) -> Pixels:
-    """Let light and camera at a scene: ``(h, w, 3)`` uint8 RGB.
-
-    ``strength`` 0 only rounds, 1 is a careless photograph: cast, exposure, gradient, blur, noise.
-    """
-    height, width = canvas.shape[:2]
-    unit = max(height, width) / 500
-    gain = np.exp(rng.normal(0, 0.09 * strength, 3) + rng.normal(-0.06, 0.17) * strength).astype(np.float32)
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    slope = rng.normal(0, 0.16 * strength, 2).astype(np.float32)
-    fall = np.float32(0.14 * strength * rng.random())
-    light = np.clip(1 + slope[0] * x + slope[1] * y - fall * (x * x + y * y), 0.3, 1.7)
-    seen: Canvas = canvas * cv2.merge([light * g for g in gain])
-    sigma = float(rng.gamma(1.5, 0.4)) * strength * unit
-    if sigma > 0.35:
-        seen = cv2.GaussianBlur(seen, (0, 0), sigma)
-    if rng.random() < 0.12 * strength:
-        length = 2 * int(rng.integers(1, 4) * max(1.0, unit)) + 1
-        kernel = np.zeros((length, length), np.float32)
-        cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0, 1)
-        seen = cv2.filter2D(seen, -1, kernel / kernel.sum())
-    haze = np.float32(rng.uniform(0, 22) * strength)
-    noise = grain(rng, (height, width)) * np.float32(rng.gamma(2.0, 1.8) * strength) + haze
-    image: Canvas = cv2.scaleAdd(seen, float(1 - haze / 255), noise)
-    return np.asarray(np.clip(image, 0, 255) + np.float32(0.5), np.uint8)
+    image: Pixels
+    box: Box | None
+    viewpoint: float = 0.0
+    occlusion: float = 0.0
+    crop: float = 0.0
+    manner: str = "studio"
 
 
 def studio(rng: Rng, size: Size) -> Canvas:
@@ -129,134 +61,274 @@ def studio(rng: Rng, size: Size) -> Canvas:
     return np.asarray(np.clip(first + (second - first) * y - 14 * x * x + tint, 0, 250), np.float32)
 
 
-def take_portrait(rng: Rng, size: Size, hero: Thing) -> tuple[Pixels, Box]:
-    """Photograph one thing from the front on plain ground, filling much of the frame.
+def take_portrait(streams: Streams, size: Size, hero: Thing, view: View) -> Taken:
+    """Photograph one thing from ``view`` on plain ground, filling much of the frame.
 
     Args:
-        rng: where the randomness comes from.
+        streams: random numbers of the picture.
         size: height and width of the picture in pixels.
         hero: the thing.
+        view: yaw and pitch from which it is seen.
+    """
+    canvas = studio(streams.of("room"), size)
+    rng = streams.of("pose")
+    turn = turned(yaw=view[0], pitch=view[1], roll=float(rng.normal(0, 0.03)))
+    patches = pose_thing(hero, Pose(turn, float(rng.uniform(3, 6))), 0.8 * min(size))
+    wide, tall = extent(patches)
+    rng = streams.of("place")
+    root = rng.uniform(0.74, 0.92) * min(size[1] / wide, size[0] / tall)
+    middle = (size[1] / 2 + rng.normal(0, 0.01) * size[1], size[0] / 2 + rng.normal(0, 0.01) * size[0])
+    layer = make_layer(patches, root, (float(middle[0]), float(middle[1])))
+    cast_shadow(canvas, layer, float(rng.uniform(0.25, 0.5)), standing=not hero.flat)
+    paste(canvas, layer)
+    image = photograph(streams, canvas, illumination=0.25, blur=0.15, noise=0.3)
+    return Taken(image, visible_box(layer, size))
+
+
+@lru_cache(maxsize=1536)
+def _solid_view(thing: Thing, yaw: float, pitch: float, root: int) -> tuple[Patch, ...]:
+    """Keep the pictures of the solids that fill the scenes: they have few views, and things are equal by identity."""
+    return tuple(pose_thing(thing, Pose(turned(yaw=yaw, pitch=pitch), 3.5), root))
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the things of one picture have in common."""
+
+    size: Size
+    manner: Manner
+    pitch: float
+    edge: int  # the row where the floor begins
+    boards: tuple[int, ...]
+    shadow: float
+
+    def clutter(
+        self, thing: Thing, rng: Rng, root: float, at: tuple[float, float], *, stands: bool, most: float = 0.45
+    ) -> Layer:
+        """Draw another thing of ``root ** 2`` pixels at (x, y): its middle, or its foot if it ``stands``.
+
+        It is at most ``most`` of the picture high and wide.
+        """
+        pose, spin, view = clutter_pose(thing, rng, self.manner, self.pitch)
+        if view is None:
+            patches = pose_thing(thing, pose)
+        else:
+            yaw, pitch = float(np.arctan2(-pose.turn[2, 0], pose.turn[2, 2])), float(np.arcsin(pose.turn[2, 1]))
+            patches = list(_solid_view(thing, yaw, pitch, int(np.clip(0.13 * max(self.size), 16, 260))))
+        if spin:
+            patches = spun(patches, spin)
+        wide, tall = extent(patches)
+        root = min(root, most * self.size[0] / tall, most * self.size[1] / wide)
+        return make_layer(patches, root, (at[0], at[1] - 0.5 * tall * root) if stands else at)
+
+    def put(self, canvas: Canvas, layer: Layer) -> None:
+        cast_shadow(canvas, layer, self.shadow, standing=self.manner == "table")
+        paste(canvas, layer)
+
+
+def _manner(rng: Rng, hero: Thing | None, degrees: float) -> Manner:
+    chances = (0.4, 0.35, 0.25)
+    if hero is not None and hero.flat:  # far from the front they must lie, for a wall would be seen aslant too
+        chances = (0.6, 0.2, 0.2) if degrees < 30 else (1.0, 0.0, 0.0)
+    return ("above", "table", "shelf")[int(np.searchsorted(np.cumsum(chances), rng.random(), "right"))]
+
+
+def _room(
+    streams: Streams, size: Size, manner: Manner, pitch: float, hero: Box | None, count: int
+) -> tuple[Canvas, _Scene]:
+    """Paint the room around the place of the hero: its foot is on the floor or on a board."""
+    height = size[0]
+    free = streams.of("heights").random(4)
+    shadow = float(0.25 + 0.3 * free[3])
+    foot = hero.y + hero.height if hero is not None else int(height * (0.5 + 0.4 * free[0]))
+    edge, boards = 0, []
+    room = streams.of("room")
+    if manner == "above":
+        canvas = ground(room, size, pitch)
+    elif manner == "table":
+        floor = 0.3 + 1.15 * max(0.0, -pitch) + 0.2 * (free[1] - 0.5)
+        edge = int(min(height * (1 - floor), foot - 0.04 * height))
+        canvas = table(room, size, edge)
+    else:
+        thick = max(3, int((0.018 + 0.02 * free[1]) * max(size)))
+        rows = float(np.clip(np.sqrt(max(count, 1)) / 1.5, 1.6, 5))
+        step = max(int(height / rows), 4 * thick)
+        above = max(step, int(1.1 * hero.height) + thick) if hero is not None else step
+        boards = [foot, *range(foot - above, -step, -step), *range(foot + step, height + step // 2, step)]
+        canvas = shelves(room, size, boards, thick)
+    return canvas, _Scene(size, manner, pitch, edge, tuple(boards), shadow)
+
+
+def _evenly(start: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return points ``(count, 2)`` of an additive recurrence in the unit square: even for every count."""
+    steps = np.array([0.7548776662466927, 0.5698402909980532])
+    return np.asarray((start + steps * np.arange(1, count + 1)[:, None]) % 1)
+
+
+def _spread(
+    streams: Streams, scene: _Scene, count: int, hero: Box | None
+) -> list[tuple[tuple[float, float], float, bool]]:
+    """Choose where ``count`` things go, and how large they are.
 
     Returns:
-        the picture ``(height, width, 3)`` uint8 RGB and the thing's box.
+        of each its place (x, y), the root of its area in pixels, and whether it stands on that place. The first are
+        the same for any larger count.
     """
-    canvas = studio(rng, size)
-    yaw, pitch, roll = rng.uniform(-0.22, 0.22), rng.uniform(-0.16, 0.1), rng.normal(0, 0.03)
-    if hero.form == "box":  # turned enough to show its three faces
-        yaw, pitch = rng.choice([-1, 1]) * rng.uniform(0.3, 0.6), rng.uniform(-0.4, -0.2)
-    patches = pose_thing(hero, Pose(yaw, pitch, roll, rng.uniform(3, 6), False))
+    height, width = scene.size
+    rng = streams.of("spots")
+    if count == 0:
+        return []
+    points = _evenly(rng.random(2), 12 * count + 40)
+    sizes = rng.uniform(0.6, 1.35, len(points))
+    spots: list[tuple[tuple[float, float], float, bool]] = []
+    top = max(scene.edge, 0) if scene.manner == "table" else 0
+    # More things are smaller, but not so much that they would not fill the picture more.
+    step = 0.55 * float(np.sqrt((height - 0.6 * top) * width)) / count**0.3
+    low, high = 0.05 * max(scene.size), 0.34 * min(scene.size)
+    for (u, v), factor in zip(points, sizes, strict=True):
+        root = float(np.clip(step * factor, low, high))
+        x, stands = u * width, scene.manner != "above"
+        if scene.manner == "above":
+            y = v * height
+            root *= 1 + 0.5 * np.sin(scene.pitch) * (2 * v - 1)
+        elif scene.manner == "table":
+            y = top + (height * 1.06 - top) * (0.04 + 0.96 * v)
+            root *= 0.55 + 0.75 * (y - top) / max(height - top, 1)
+        else:
+            y = scene.boards[int(v * len(scene.boards))]
+            root = min(root, 0.8 * height / max(1.6, len(scene.boards)))
+        if hero is not None and _hides(hero, (x, y), root, stands=stands):
+            continue
+        spots.append(((float(x), float(y)), float(root), stands))
+        if len(spots) == count:
+            return spots
+    # A hero that fills the picture leaves little room: the rest look out from behind its sides.
+    while len(spots) < count and hero is not None:
+        x = hero.x if rng.random() < 0.5 else hero.x + hero.width
+        y = hero.y + rng.random() * hero.height
+        spots.append(((float(np.clip(x, 0, width)), float(np.clip(y, 0, height))), low, scene.manner != "above"))
+    return spots
+
+
+def _hides(hero: Box, at: tuple[float, float], root: float, *, stands: bool) -> bool:
+    """Tell whether a thing would be lost behind the hero, or stand before it where it may not."""
+    x, y = at
+    dx = abs(x - hero.x - hero.width / 2)
+    if not stands:
+        dy = abs(y - hero.y - hero.height / 2)
+        return max(dx / max(hero.width, 1), dy / max(hero.height, 1)) < 0.44
+    aside = dx > hero.width / 2 + 0.3 * root
+    before = y > hero.y + hero.height + 2  # nearer than the hero: drawn behind it all the same, so it must not meet it
+    if before:
+        return not aside and y - 1.1 * root < hero.y + hero.height
+    return dx < hero.width * 0.46 and y - 1.3 * root > hero.y
+
+
+def _hero_layer(streams: Streams, size: Size, patches: Sequence[Patch], shot: Shot, manner: Manner) -> Layer:
+    """Draw the hero at its size and place, cut by the frame as asked."""
+    height, width = size
     wide, tall = extent(patches)
-    root = rng.uniform(0.74, 0.92) * min(size[1] / wide, size[0] / tall)
-    centre = (size[1] / 2 + rng.normal(0, 0.01) * size[1], size[0] / 2 + rng.normal(0, 0.01) * size[0])
-    shown = place(canvas, patches, centre, root * root, shadow=float(rng.uniform(0.25, 0.5)))
-    box = None if shown is None else visible_box(*shown)
-    if box is None:
-        raise AssertionError("a portrait shows its thing")
-    return photograph(rng, canvas, strength=0.25), box
-
-
-def _centre(rng: Rng, size: Size, sides: tuple[float, float], *, cut: bool) -> tuple[float, float]:
-    """Choose where (x, y) a thing of ``sides`` (width, height) goes: inside the frame, or cut by it."""
+    root = min(float(np.sqrt(shot.scale * height * width)), _INSIDE * min(width / wide, height / tall))
+    rng = streams.of("place")
     at = []
-    for length, frame in zip(sides, (size[1], size[0]), strict=True):
+    for length, frame in ((wide * root, width), (tall * root, height)):
         slack = max(0.0, frame - length) / 2
         at.append(frame / 2 + rng.uniform(-slack, slack))
-    if cut:
-        axis = int(rng.integers(2))
-        frame, out = (size[1], size[0])[axis], rng.uniform(-0.2, 0.35) * sides[axis]
-        at[axis] = sides[axis] / 2 - out if rng.random() < 0.5 else frame - sides[axis] / 2 + out
-    return float(at[0]), float(at[1])
+    layer = make_layer(patches, root, (float(at[0]), float(at[1])))
+    if shot.crop > 0:
+        sides = (0, 1, 2, 3) if manner == "above" else (0, 1)
+        layer = cut_by_frame(layer, size, shot.crop, sides[int(streams.of("crop").integers(len(sides)))])
+    return layer
 
 
-def _pose(rng: Rng, thing: Thing, *, lying: bool, camera: tuple[float, float]) -> Pose:
-    """Draw a pose that agrees with the scene's ``camera`` (yaw, pitch)."""
-    yaw, pitch = camera
-    if lying:
-        roll = rng.uniform(-np.pi, np.pi) if rng.random() < 0.5 else rng.normal(0, 0.35)
-        if thing.form == "can":
-            yaw = rng.uniform(-0.9, 0.9)
-    else:
-        yaw, roll = yaw + rng.normal(0, 0.25), rng.normal(0, 0.06)
-    if thing.form == "box":
-        yaw += rng.choice([-1, 1]) * rng.uniform(0.2, 0.5)
-    yaw = np.clip(yaw, -1.1, 1.1)  # never from the edge or from behind
-    return Pose(float(yaw), float(pitch), float(roll), float(rng.uniform(1.6, 4.5)), lying)
+def _in_front(streams: Streams, scene: _Scene, things: Sequence[Thing], hero: Layer, share: float) -> list[Layer]:
+    """Move things in front of the hero until they hide ``share`` of it."""
+    rng = streams.of("front")
+    box = visible_box(hero, scene.size)
+    if box is None:
+        return []
+    layers: list[Layer] = []
+    first = rng.uniform(0, 2 * np.pi)
+    for number, thing in enumerate(things):
+        angle = first + number * 2.4
+        aim = share * (number + 1) / len(things)
+        side = np.array([np.cos(angle), np.sin(angle) if scene.manner == "above" else abs(np.sin(angle)) * 0.5])
+        side /= np.abs(side).max()
+        seed = int(rng.integers(2**32))
+        middle = np.array([box.x + box.width / 2, box.y + box.height / 2])
+        root = float(np.sqrt(box.width * box.height * max(1.5 * aim, 0.05)))
+        layer, best = None, -1.0
+        for _ in range(6):  # larger, if it cannot hide enough where it hides most
+            at = (float(middle[0]), float(middle[1]))
+            one = scene.clutter(thing, np.random.default_rng(seed), root, at, stands=False, most=1.4)
+            most = hidden_share(hero, [*layers, one], scene.size)
+            if most > best:
+                layer, best = one, most
+            if best >= aim:
+                break
+            root *= 1.25
+        if layer is None:
+            continue
+        reach = side * (np.array([box.width, box.height]) + layer.alpha.shape[::-1]) / 2
+        near, far = 0.0, 1.0
+        for _ in range(10):
+            half = (near + far) / 2
+            moved = layer.moved(*(int(v) for v in np.round(half * reach)))
+            if hidden_share(hero, [*layers, moved], scene.size) > aim:
+                near = half
+            else:
+                far = half
+        layers.append(layer.moved(*(int(v) for v in np.round((near + far) / 2 * reach))))
+    return layers
 
 
-def _spots(rng: Rng, size: Size, count: int, keep_out: Box | None) -> tuple[list[tuple[float, float]], float]:
-    """Choose ``count`` places (x, y) off the middle of ``keep_out``, and the pixels between neighbours."""
-    height, width = size
-    step = np.sqrt(height * width / max(count, 1))
-    while True:
-        x, y = np.meshgrid(np.arange(step / 2, width, step), np.arange(step / 2, height, step))
-        spots = np.stack([x.ravel(), y.ravel()], 1)
-        if keep_out is not None:
-            middle = (keep_out.x + keep_out.width / 2, keep_out.y + keep_out.height / 2)
-            far = np.abs(spots - middle) / (keep_out.width, keep_out.height)
-            spots = spots[far.max(1) > 0.42]
-        if len(spots) >= count:
-            break
-        step *= 0.88
-    spots = spots[rng.permutation(len(spots))[:count]] + rng.normal(0, 0.16 * step, (count, 2))
-    return [(float(px), float(py)) for px, py in spots], float(step)
+def _bulky(clutter: Sequence[Thing], count: int) -> list[int]:
+    """Choose ``count`` things that can hide something: the first that are not thin, else the first."""
+    ranked = sorted(range(len(clutter)), key=lambda number: not 0.5 < clutter[number].aspect < 2)
+    return ranked[:count]
 
 
 def take_scene(
-    rng: Rng, size: Size, hero: Thing | None, share: float, clutter: Sequence[Thing]
-) -> tuple[Pixels, Box | None]:
+    streams: Streams, size: Size, hero: Thing | None, view: View, shot: Shot, clutter: Sequence[Thing]
+) -> Taken:
     """Photograph a thing among others.
 
     Args:
-        rng: where the randomness comes from.
+        streams: random numbers of the picture.
         size: height and width of the picture in pixels.
         hero: the thing that matters; None for a picture of the others alone.
-        share: the part of the picture that the box of ``hero`` is to fill, in (0, 1); less where it is cut.
-        clutter: the other things, each placed once; a few may lie in front of ``hero``.
-
-    Returns:
-        the picture ``(height, width, 3)`` uint8 RGB and the tight box of ``hero`` inside it.
+        view: from which the query sees it.
+        shot: what is asked of the picture; ``clutter`` things are given, whatever it says of their number.
+        clutter: the other things, each placed once; where ``shot`` asks for occlusion one or two lie in front.
     """
-    height, width = size
-    lying = bool(rng.random() < 0.5)
-    camera = (rng.normal(0, 0.12), rng.uniform(0.0, 0.7)) if lying else (rng.normal(0, 0.35), rng.uniform(-0.4, 0.1))
-    canvas = room(rng, size, lying=lying)
-    depth = float(rng.uniform(0.2, 0.5)) if lying else 0.0
-    shadow = float(rng.uniform(0.25, 0.6))
-    patches: list[Patch] = []
-    area, centre, about = 0.0, (0.0, 0.0), None
+    manner = _manner(streams.of("manner"), hero, shot.viewpoint)
+    layer, box, angle, pitch = None, None, 0.0, float(-streams.of("pose").uniform(0.05, 0.6))
+    if manner == "above":
+        pitch = abs(pitch)
     if hero is not None:
-        patches = pose_thing(hero, _pose(rng, hero, lying=lying, camera=camera))
-        wide, tall = extent(patches)
-        most = min(width / wide, height / tall) * (0.98 if share < 0.45 else 1.15)
-        root = min(float(np.sqrt(share * height * width)), most)
-        area = root * root
-        centre = _centre(rng, size, (wide * root, tall * root), cut=bool(rng.random() < 0.2))
-        about = Box(
-            int(centre[0] - wide * root / 2),
-            int(centre[1] - tall * root / 2),
-            int(wide * root),
-            int(tall * root),
-        )
-    front = min(len(clutter), int(rng.integers(1, 4))) if about is not None and rng.random() < 0.4 else 0
-    spots, step = _spots(rng, size, len(clutter) - front, about)
-    for thing, spot in zip(clutter[front:], sorted(spots, key=lambda s: s[1]), strict=True):
-        nearness = 1 + depth * (2 * spot[1] / height - 1)
-        side = np.clip(step * rng.uniform(0.6, 1.35), 0.04 * max(size), 0.36 * min(size)) * nearness
-        pose = _pose(rng, thing, lying=lying, camera=camera)
-        place(canvas, pose_thing(thing, pose), spot, float(side * side), shadow=shadow)
-    box = None
-    if about is not None:
+        pose, pitch = hero_pose(hero, view, shot.viewpoint, streams.of("pose"), manner)
+        angle = angle_between(pose.turn, turned(yaw=view[0], pitch=view[1]))
+        patches = pose_thing(hero, pose, float(np.sqrt(shot.scale * size[0] * size[1])))
+        layer = _hero_layer(streams, size, patches, shot, manner)
+        box = visible_box(layer, size)
+    canvas, scene = _room(streams, size, manner, pitch, box, len(clutter))
+    wanted = 0 if layer is None or shot.occlusion <= 0 else 1 if shot.occlusion < 0.3 else 2
+    front = _bulky(clutter, wanted)
+    poses = streams.of("poses").integers(2**32, size=len(clutter))
+    spots = _spread(streams, scene, len(clutter), box)
+    # Those in front leave their places free, and the others stay where they are.
+    rest = [item for number, item in enumerate(zip(clutter, poses, spots, strict=True)) if number not in front]
+    for thing, seed, (at, root, stands) in sorted(rest, key=lambda item: item[2][0][1]):
+        scene.put(canvas, scene.clutter(thing, np.random.default_rng(seed), root, at, stands=stands))
+    hidden = cut = 0.0
+    if layer is not None:
+        rng = streams.of("focus")
         if rng.random() < 0.75:  # the camera is focused on the hero
-            blur = float(rng.uniform(0.6, 2.2)) * max(size) / 500
-            canvas = cv2.GaussianBlur(canvas, (0, 0), max(0.3, blur))
-        shown = place(canvas, patches, centre, area, shadow=shadow)
-        box = None if shown is None else visible_box(*shown)
-        for thing in clutter[:front]:
-            angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.38, 0.55)
-            at = (
-                centre[0] + far * about.width * np.cos(angle),
-                centre[1] + far * about.height * np.sin(angle),
-            )
-            pose = _pose(rng, thing, lying=lying, camera=camera)
-            place(canvas, pose_thing(thing, pose), at, area * float(rng.uniform(0.03, 0.16)), shadow=shadow)
-    return photograph(rng, canvas, strength=1.0), box
+            canvas = cv2.GaussianBlur(canvas, (0, 0), max(0.3, float(rng.uniform(0.6, 2.2)) * max(size) / 500))
+        scene.put(canvas, layer)
+        hiding = _in_front(streams, scene, [clutter[number] for number in front], layer, shot.occlusion)
+        for one in hiding:
+            scene.put(canvas, one)
+        hidden, cut = hidden_share(layer, hiding, size), cut_share(layer, size)
+    image = photograph(streams, canvas, illumination=shot.illumination, blur=shot.blur)
+    return Taken(image, box, angle, hidden, cut, manner)

@@ -146,6 +146,7 @@ def _bokeh(rng: Rng, size: Size) -> Canvas:
     return canvas
 
 
+# The last is no surface but what is far away: nothing lies on it.
 _SURFACES: tuple[Callable[[Rng, Size], Canvas], ...] = (
     _wood,
     _cloth,
@@ -158,28 +159,49 @@ _SURFACES: tuple[Callable[[Rng, Size], Canvas], ...] = (
 )
 
 
-def surface(rng: Rng, size: Size) -> Canvas:
-    """Paint one surface of a random kind, ``(height, width, 3)`` float32 RGB, about 0 to 255."""
-    return _SURFACES[int(rng.integers(len(_SURFACES)))](rng, size)
+def surface(rng: Rng, size: Size, *, far: bool = False) -> Canvas:
+    """Paint one surface of a random kind, ``(height, width, 3)`` float32 RGB, about 0 to 255.
 
-
-def room(rng: Rng, size: Size, *, lying: bool) -> Canvas:
-    """Paint what a scene happens in: one tilted surface seen from above, or a wall over a floor.
-
-    Args:
-        rng: where the randomness comes from.
-        size: height and width in pixels.
-        lying: from above; else facing a wall, two times in three with a floor.
+    With ``far`` it may also be what lies out of focus far behind.
     """
+    return _SURFACES[int(rng.integers(len(_SURFACES) - (0 if far else 1)))](rng, size)
+
+
+def ground(rng: Rng, size: Size, tilt: float) -> Canvas:
+    """Paint a surface seen from above; the camera is ``tilt`` radians off the vertical."""
+    return tilted(surface(rng, size), 0.55 * float(np.sin(tilt)))
+
+
+def table(rng: Rng, size: Size, edge: int) -> Canvas:
+    """Paint a wall, and a floor or table top from row ``edge`` down; all floor if that is outside the picture."""
+    height, edge = size[0], max(0, edge)
+    canvas, below = surface(rng, size, far=True), surface(rng, size)
+    if edge >= height - 2:
+        return canvas
+    floor = tilted(below[: height - edge], float(rng.uniform(0.35, 0.6)))
+    canvas[edge:] = floor * np.linspace(0.8, 1.05, height - edge, dtype=np.float32)[:, None, None]
+    if edge > 2:
+        soft = max(2, height // 60)
+        shade = np.linspace(1, 0.72, soft, dtype=np.float32)[:, None, None]
+        canvas[max(0, edge - soft) : edge] *= shade[-min(soft, edge) :]
+        canvas[edge : edge + 1] *= np.float32(0.6)
+    return canvas
+
+
+def shelves(rng: Rng, size: Size, boards: list[int], thick: int) -> Canvas:
+    """Paint a wall with boards whose upper edges are at the rows ``boards``, each ``thick`` pixels."""
     height, width = size
-    if lying:
-        return tilted(surface(rng, size), float(rng.uniform(0.0, 0.35)))
-    canvas = surface(rng, size)
-    if rng.random() < 0.67:
-        edge = int(height * rng.uniform(0.55, 0.85))
-        floor = tilted(surface(rng, (height - edge, width)), float(rng.uniform(0.3, 0.6)))
-        canvas[edge:] = floor * np.linspace(0.75, 1.05, height - edge, dtype=np.float32)[:, None, None]
-        canvas[max(0, edge - 2) : edge + 1] *= 0.6
+    canvas = surface(rng, size) * np.float32(rng.uniform(0.65, 0.95))
+    wood = _wood(rng, (max(8, thick * 2), width))
+    for row in boards:
+        top, bottom = max(0, row - thick // 2), min(height, row + thick)
+        if bottom <= top:
+            continue
+        canvas[top:bottom] = wood[: bottom - top]
+        canvas[top : max(top, min(row, height))] *= np.float32(1.12)  # the upper side catches the light
+        canvas[max(0, row) : bottom] *= np.float32(0.78)
+        dark = np.linspace(0.45, 1, 3 * thick, dtype=np.float32)[: max(0, height - bottom), None, None]
+        canvas[bottom : bottom + len(dark)] *= dark
     return canvas
 
 

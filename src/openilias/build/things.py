@@ -1,171 +1,228 @@
-"""Made-up things in space: flat prints, boxes, cans and plain solids, and how they look from one side."""
+"""Made-up things in space: flat prints, boxes and solids, and how they look from one side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from openilias.build.bodies import is_solid, make_body, make_plain
+from openilias.build.designs import Design
 from openilias.build.faces import paint_faces
-from openilias.build.textures import Pixels
-from openilias.build.words import COLOURS, Design
+from openilias.build.solids import Matrix, Part, see
+from openilias.build.textures import Pixels, outline_points
+from openilias.build.words import Form
 
 Rng = np.random.Generator
 Quad = NDArray[np.float32]
 _LIGHT = np.array([-0.35, -0.5, 0.79])
+_SQUARE = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+_CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 64, endpoint=False)) for f in (np.cos, np.sin)], 1) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Thing:
-    """A thing ready to be posed; its faces are ``(h, w, 4)`` uint8 RGBA, colours multiplied by alpha."""
+    """A thing ready to be posed, its height 1 and its middle at the origin; the same only as itself.
 
-    form: Literal["flat", "round", "box", "can", "solid"]
+    Attributes:
+        form: of its kind; ``plain`` for solids without print.
+        aspect: width / height.
+        depth: of a box, depth / height.
+        faces: of flat things and boxes, ``(h, w, 4)`` uint8 RGBA, colours multiplied by alpha.
+        outline: of a flat thing, ``(n, 2)``, its edge in units of width and height.
+        parts: of a solid.
+    """
+
+    form: Form | Literal["plain"]
     aspect: float
-    depth: float
-    faces: tuple[Pixels, ...]
+    depth: float = 0.0
+    faces: tuple[Pixels, ...] = ()
+    outline: Matrix = field(default_factory=lambda: _SQUARE)
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def flat(self) -> bool:
+        """Whether it has one face only."""
+        return len(self.faces) == 1
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Angles in radians; the camera's distance in heights of the thing; ``lying``: roll comes before tilt."""
+    """Rotation (3, 3) from the thing to the camera, which looks along -z; its distance in heights of the thing."""
 
-    yaw: float
-    pitch: float
-    roll: float
+    turn: Matrix
     distance: float
-    lying: bool
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One visible face: its RGBA pixels, its corners ``(4, 2)`` float32 from its top left, its light."""
+    """One visible face: RGBA pixels, corners ``(4, 2)`` float32 from the top left, edge ``(n, 2)``, its light."""
 
     face: Pixels
     quad: Quad
+    edge: Quad
     light: float
 
 
+def _edge_of(design: Design) -> Matrix:
+    """Return the outline of a flat thing in units of its width and height, its box the unit square."""
+    if design.kind.form == "round":
+        return _CIRCLE
+    if design.kind.form != "cut":
+        return _SQUARE
+    rng = np.random.default_rng([design.shape, 2])
+    if design.kind.mid == "sticker":
+        name = str(rng.choice(["blob", "flower", "gear", "polygon", "star"]))
+        points = outline_points(name, int(rng.integers(5, 11)), rng)
+        points = points / np.abs(points).max()
+        reach = np.linalg.norm(points, axis=1, keepdims=True)
+        points = points * (0.4 + 0.6 / np.maximum(reach, 0.2))  # fuller, so that print has room
+    else:
+        cut = rng.uniform(0.08, 0.3)
+        angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        power = rng.uniform(0.2, 1.0)  # between a rectangle and an ellipse
+        round_ = np.stack([np.sign(f) * np.abs(f) ** power for f in (np.cos(angle), np.sin(angle))], 1)
+        tag = np.array([[-1, -1 + cut], [-1 + cut, -1], [1 - cut, -1], [1, -1 + cut], [1, 1 - cut], [1 - cut, 1]])
+        tag = np.concatenate([tag, [[-1 + cut, 1], [-1, 1 - cut]]])
+        one_sided = np.array([[-1, -0.3], [-1 + 2 * cut, -1], [1, -1], [1, 1], [-1 + 2 * cut, 1], [-1, 0.3]])
+        points = (round_, tag, one_sided)[int(rng.integers(3))]
+    low, high = points.min(0), points.max(0)
+    return np.asarray((points - low) / (high - low) - 0.5)
+
+
+def _cut_out(face: Pixels, edge: Matrix, *, border: bool) -> Pixels:
+    """Make ``(h, w, 4)`` of a face: cut along its edge, with a white border along it if asked."""
+    height, width = face.shape[:2]
+    alpha = np.full((height, width), 255, np.uint8)
+    if edge is not _SQUARE:
+        alpha[...] = 0
+        points = (edge + 0.5) * (width - 1, height - 1)
+        cv2.fillPoly(alpha, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        if border:
+            thick = max(1, round(0.035 * min(height, width)))
+            face = face.copy()
+            line = [np.round(points * 16).astype(np.int32)]
+            cv2.polylines(face, line, True, (246, 245, 240), 2 * thick, cv2.LINE_AA, 4)
+        face = (face * (alpha[..., None] / 255.0)).astype(np.uint8)
+    return np.concatenate([face, alpha[..., None]], 2)
+
+
+def _dished(face: Pixels) -> Pixels:
+    """Shade a plate: a rim that rises around a flat middle."""
+    side = face.shape[0]
+    at = np.linspace(-1, 1, side, dtype=np.float32)
+    x, y = at[None], at[:, None]
+    radius = np.sqrt(x * x + y * y)
+    slope = np.where(radius > 0.68, np.float32(1.0), 0) - 2.0 * np.exp(-(((radius - 0.66) / 0.03) ** 2))
+    light = 1 + 0.13 * slope * (x * 0.6 + y * 0.8) / np.maximum(radius, 0.2)
+    return np.asarray(np.clip(face * light[..., None], 0, 255), np.uint8)
+
+
 def make_thing(design: Design, pixels: int) -> Thing:
-    """Paint a design with ``pixels`` along the larger side of its front."""
-    faces = []
-    for face in paint_faces(design, pixels):
-        alpha = np.full((*face.shape[:2], 1), 255, np.uint8)
-        if design.kind.form == "round":
-            side = face.shape[0]
-            alpha[...] = 0
-            cv2.circle(alpha, (side * 8, side * 8), side * 8 - 8, 255, -1, cv2.LINE_AA, 4)
-            face = (face * (alpha / 255.0)).astype(np.uint8)
-        faces.append(np.concatenate([face, alpha], 2))
-    return Thing(design.kind.form, design.aspect, design.depth, tuple(faces))
+    """Build and paint a design with ``pixels`` along the larger side of its front."""
+    form = design.kind.form
+    if is_solid(form):
+        return Thing(form, design.aspect, parts=make_body(design, pixels))
+    edge = _edge_of(design)
+    painted = paint_faces(design, pixels)
+    if design.kind.mid == "plate":
+        painted = (_dished(painted[0]),)
+    faces = tuple(_cut_out(face, edge, border=form == "cut") for face in painted)
+    return Thing(form, design.aspect, design.depth, faces, edge)
 
 
-def make_solid(rng: Rng, pixels: int) -> Thing:
-    """Make a plain shaded thing without print: a ball, a rod, a block, a leaf."""
-    aspect = float(rng.choice([1.0, 1.0, 0.8, 1.25, 0.5, 0.1]))
-    power = float(rng.choice([2.0, 2.0, 2.6, 8.0]))
-    height, width = pixels, max(4, round(pixels * aspect))
-    y = np.linspace(-1.02, 1.02, height, dtype=np.float32)[:, None]
-    x = np.linspace(-1.02, 1.02, width, dtype=np.float32)[None]
-    body = np.abs(x) ** power + np.abs(y) ** power
-    alpha = np.clip((1 - body) * width / (2 * power) + 0.5, 0, 1)
-    z = np.sqrt(np.clip(1 - body, 0, 1))
-    light = 0.45 + 0.6 * np.clip(-0.4 * x - 0.55 * y + 0.72 * z, 0, 1)
-    shine = 120 * rng.random() * np.exp(-((x + 0.35) ** 2 + (y + 0.45) ** 2) * 14)
-    colour = np.array(list(COLOURS.values())[int(rng.integers(len(COLOURS)))]) + rng.normal(0, 14, 3)
-    colour += rng.uniform(0.1, 0.7) * (colour.mean() - colour)  # things are duller than print
-    rgb = np.clip(light[..., None] * colour + shine[..., None], 0, 255) * alpha[..., None]
-    face = np.concatenate([rgb, alpha[..., None] * 255], 2).astype(np.uint8)
-    return Thing("solid", aspect, 0.0, (face,))
+def make_solid(rng: Rng) -> Thing:
+    """Make a plain shaded thing without print."""
+    aspect, parts = make_plain(rng)
+    return Thing("plain", aspect, parts=parts)
 
 
-def _turn(axis: int, angle: float) -> NDArray[np.float64]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    a, b = [i for i in range(3) if i != axis]
-    matrix = np.eye(3)
-    matrix[a, a] = matrix[b, b] = cos
-    matrix[a, b], matrix[b, a] = -sin, sin
-    return matrix
+def turned(*, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, lying: bool = False) -> Matrix:
+    """Return a rotation from angles in radians.
 
-
-def _can_face(wrap: Pixels, aspect: float, yaw: float, tilt: float) -> Pixels:
-    """Bend a label around a can seen from a little above: RGBA of can and lid."""
-    label = wrap.shape[0]
-    width = max(8, round(label * aspect))
-    lid = max(2.0, width / 2 * np.sin(tilt))
-    tall = label * np.cos(tilt)
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
-    y = np.arange(int(tall + 2 * lid) + 1, dtype=np.float32)[:, None]
-    bow = np.sqrt(1 - x * x)
-    down = (y - np.float32(lid) * (1 + bow)) / np.float32(tall)
-    around = np.arcsin(x) + 0 * y
-    map_x = ((around + yaw) / (2 * np.pi) + 0.5) * wrap.shape[1]
-    seen: NDArray[np.float32] = cv2.remap(
-        wrap, map_x.astype(np.float32), np.float32(label) * down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    ).astype(np.float32)
-    seen[..., :3] *= (0.42 + 0.62 * np.clip(np.cos(around + 0.5), 0, 1) + 0.2 * np.exp(-((x + 0.45) ** 2) * 60))[
-        ..., None
-    ]
-    rim = (down < 0.03) | (down > 0.97)
-    seen[rim] *= np.array([0, 0, 0, 1], np.float32)
-    seen[rim] += np.array([120, 122, 126, 0], np.float32)
-    inside = (down >= 0) & (down <= 1)
-    ellipse = x * x + ((y - np.float32(lid)) / np.float32(lid)) ** 2
-    seen[~inside] = 0
-    seen[(ellipse <= 1) & (down < 0)] = (176, 178, 182, 255)
-    seen[(ellipse <= 0.8) & (down < 0)] = (206, 208, 212, 255)
-    return np.asarray(np.clip(seen, 0, 255), np.uint8)
+    ``yaw`` turns about the upright axis, ``pitch`` below zero looks from above. ``roll`` turns in the picture; of a
+    ``lying`` thing it turns on the surface before the camera is tilted by ``pitch``.
+    """
+    (cy, sy), (cp, sp), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (yaw, pitch, roll))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return np.asarray(about_x @ about_z @ about_y if lying else about_z @ about_x @ about_y)
 
 
 _FRONT = [[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]]
-_LEFT = [[-1, -1, -1], [-1, -1, 1], [-1, 1, 1], [-1, 1, -1]]
-_RIGHT = [[1, -1, 1], [1, -1, -1], [1, 1, -1], [1, 1, 1]]
-_TOP = [[-1, -1, -1], [1, -1, -1], [1, -1, 1], [-1, -1, 1]]
-_BOTTOM = [[-1, 1, 1], [1, 1, 1], [1, 1, -1], [-1, 1, -1]]
+_BOX = [
+    _FRONT,
+    [[-1, -1, -1], [-1, -1, 1], [-1, 1, 1], [-1, 1, -1]],
+    [[1, -1, 1], [1, -1, -1], [1, 1, -1], [1, 1, 1]],
+    [[-1, -1, -1], [1, -1, -1], [1, -1, 1], [-1, -1, 1]],
+    [[-1, 1, 1], [1, 1, 1], [1, 1, -1], [-1, 1, -1]],
+    [[1, -1, -1], [-1, -1, -1], [-1, 1, -1], [1, 1, -1]],
+]
 
 
-def _flat_quads(thing: Thing) -> tuple[list[Pixels], NDArray[np.float64]]:
-    """Return the faces and their corners ``(n, 4, 3)``, clockwise from outside; y down, z to the camera."""
+def _flat_patches(thing: Thing, pose: Pose, distance: float) -> list[Patch]:
     half = np.array([thing.aspect, 1.0, thing.depth]) / 2
-    if thing.form != "box":
-        return [thing.faces[0]], np.array([_FRONT]) * half
-    front, side, lid = thing.faces
-    return [front, side, side, lid, lid], np.array([_FRONT, _LEFT, _RIGHT, _TOP, _BOTTOM]) * half
+    corners = np.array(_BOX[: len(thing.faces)]) * half
+    points = corners @ pose.turn.T
+    right, down = points[:, 1] - points[:, 0], points[:, 3] - points[:, 0]
+    normals = np.roll(right, -1, 1) * np.roll(down, 1, 1) - np.roll(right, 1, 1) * np.roll(down, -1, 1)
+    normals /= np.sqrt((normals**2).sum(1, keepdims=True))
+    facing = (normals * ((0, 0, distance) - points.mean(1))).sum(1) > 0
+    lights = np.clip(0.5 + 0.62 * normals @ _LIGHT, 0.35, 1.15)
+    quads = (points[..., :2] / (distance - points[..., 2:])).astype(np.float32)
+    edges = quads
+    if thing.flat and thing.outline is not _SQUARE:
+        edge = np.column_stack([thing.outline * (thing.aspect, 1.0), np.zeros(len(thing.outline))]) @ pose.turn.T
+        edges = (edge[:, :2] / (distance - edge[:, 2:])).astype(np.float32)[None]
+    return [Patch(thing.faces[i], quads[i], edges[i], float(lights[i])) for i in range(len(thing.faces)) if facing[i]]
 
 
-def pose_thing(thing: Thing, pose: Pose) -> list[Patch]:
-    """Project the visible faces of a thing; the box around all of them has its middle at 0 and area 1."""
-    if thing.form in ("can", "solid"):
-        face = thing.faces[0]
-        if thing.form == "can":
-            face = _can_face(face, thing.aspect, pose.yaw, min(0.5, abs(pose.pitch)))
-        h, w = face.shape[0] / 2, face.shape[1] / 2
-        corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) @ _turn(2, pose.roll)[:2, :2].T
-        patches = [Patch(face, corners.astype(np.float32), 1.0)]
+def pose_thing(thing: Thing, pose: Pose, root: float = 120.0) -> list[Patch]:
+    """Project what is visible of a thing; the box around all of it has its middle at 0 and area 1.
+
+    Args:
+        thing: the thing.
+        pose: how it is turned.
+        root: solids are rendered with about ``root ** 2`` pixels.
+
+    Returns:
+        the faces towards the camera; none of a flat thing seen from behind.
+    """
+    distance = pose.distance * max(1.0, thing.aspect)
+    if thing.parts:
+        face, quad = see(thing.parts, pose.turn, distance, root)
+        patches = [Patch(face, quad, quad, 1.0)]
     else:
-        tilt, roll = _turn(0, pose.pitch) @ _turn(1, pose.yaw), _turn(2, pose.roll)
-        rotation = tilt @ roll if pose.lying else roll @ tilt
-        camera = pose.distance * max(1.0, thing.aspect)
-        faces, corners = _flat_quads(thing)
-        points = corners @ rotation.T
-        right, down = points[:, 1] - points[:, 0], points[:, 3] - points[:, 0]
-        normals = np.roll(right, -1, 1) * np.roll(down, 1, 1) - np.roll(right, 1, 1) * np.roll(down, -1, 1)
-        normals /= np.sqrt((normals**2).sum(1, keepdims=True))
-        facing = (normals * ((0, 0, camera) - points.mean(1))).sum(1) > 0
-        lights = np.clip(0.5 + 0.62 * normals @ _LIGHT, 0.35, 1.15)
-        quads = (points[..., :2] / (camera - points[..., 2:])).astype(np.float32)
-        patches = [Patch(faces[i], quads[i], float(lights[i])) for i in range(len(faces)) if facing[i]]
-    everything = np.concatenate([patch.quad for patch in patches])
+        patches = _flat_patches(thing, pose, distance)
+        if not patches:
+            return []
+    everything = np.concatenate([patch.edge for patch in patches])
     low, high = everything.min(0), everything.max(0)
-    scale = np.float32(1 / np.sqrt(np.prod(high - low)))
-    return [Patch(p.face, (p.quad - (low + high) / 2) * scale, p.light) for p in patches]
+    middle, scale = (low + high) / 2, np.float32(1 / np.sqrt(np.prod(high - low)))
+    return [Patch(p.face, (p.quad - middle) * scale, (p.edge - middle) * scale, p.light) for p in patches]
+
+
+def spun(patches: Sequence[Patch], angle: float) -> list[Patch]:
+    """Turn what :func:`pose_thing` gave in the picture by radians; the box around it keeps area 1 and middle 0."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, sin], [-sin, cos]], np.float32)
+    edges = [patch.edge @ turn for patch in patches]
+    points = np.concatenate(edges)
+    low, high = points.min(0), points.max(0)
+    middle, scale = (low + high) / 2, np.float32(1 / np.sqrt(np.prod(high - low)))
+    return [
+        Patch(p.face, (p.quad @ turn - middle) * scale, (edge - middle) * scale, p.light)
+        for p, edge in zip(patches, edges, strict=True)
+    ]
 
 
 def extent(patches: Sequence[Patch]) -> tuple[float, float]:
     """Return width and height of what :func:`pose_thing` gave; their product is 1."""
-    low_high = np.concatenate([p.quad for p in patches])
-    width, height = low_high.max(0) - low_high.min(0)
+    points = np.concatenate([p.edge for p in patches])
+    width, height = points.max(0) - points.min(0)
     return float(width), float(height)

@@ -1,15 +1,16 @@
-"""What made-up things are called and how they are told apart: words, names, colours, designs."""
+"""What made-up things are called and made of: words, names, colours, and the families they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Form = Literal["flat", "round", "box", "can"]
+Form = Literal[
+    "flat", "cut", "round", "box", "book", "can", "mug", "bottle", "jar", "vase", "ball", "figure", "animal", "robot"
+]
 Style = Literal["light", "bold", "heavy", "slanted", "outlined", "spaced"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
@@ -112,102 +113,27 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind("printed", "poster", "concert poster", "flat", (0.64, 0.75)),
-    Kind("printed", "poster", "travel poster", "flat", (0.64, 0.75)),
-    Kind("printed", "poster", "exhibition poster", "flat", (1.2, 1.5)),
-    Kind("printed", "cover", "record cover", "flat", (1.0, 1.0)),
-    Kind("printed", "cover", "book cover", "flat", (0.6, 0.72)),
-    Kind("printed", "cover", "magazine cover", "flat", (0.72, 0.8)),
-    Kind("printed", "card", "postcard", "flat", (1.35, 1.5)),
-    Kind("printed", "sticker", "round sticker", "round", (1.0, 1.0)),
-    Kind("tableware", "plate", "painted plate", "round", (1.0, 1.0)),
     Kind("packaging", "box", "cereal box", "box", (0.62, 0.76), (0.2, 0.3)),
-    Kind("packaging", "box", "tea box", "box", (1.1, 1.6), (0.5, 0.8)),
-    Kind("packaging", "box", "toy box", "box", (0.9, 1.25), (0.3, 0.5)),
+    Kind("tableware", "mug", "printed mug", "mug", (0.78, 1.0)),
+    Kind("toys", "figure", "wooden figure", "figure", (0.5, 0.8)),
+    Kind("printed", "cover", "record cover", "flat", (1.0, 1.0)),
     Kind("packaging", "can", "soup can", "can", (0.66, 0.76)),
+    Kind("tableware", "vase", "painted vase", "vase", (0.45, 0.85)),
+    Kind("printed", "sticker", "die-cut sticker", "cut", (0.95, 1.05)),
+    Kind("packaging", "bottle", "juice bottle", "bottle", (0.28, 0.42)),
+    Kind("printed", "label", "luggage label", "cut", (1.3, 1.8)),
+    Kind("toys", "robot", "block robot", "robot", (0.6, 0.9)),
+    Kind("printed", "poster", "exhibition poster", "flat", (1.2, 1.5)),
+    Kind("packaging", "box", "tea box", "box", (1.1, 1.6), (0.5, 0.8)),
+    Kind("toys", "ball", "toy ball", "ball", (1.0, 1.0)),
+    Kind("printed", "cover", "hardback book", "book", (0.64, 0.78), (0.12, 0.24)),
+    Kind("packaging", "jar", "jam jar", "jar", (0.62, 0.85)),
+    Kind("toys", "animal", "cloth animal", "animal", (0.7, 1.1)),
+    Kind("tableware", "plate", "painted plate", "round", (1.0, 1.0)),
     Kind("packaging", "can", "drink can", "can", (0.5, 0.56)),
+    Kind("printed", "card", "postcard", "flat", (1.35, 1.5)),
+    Kind("packaging", "box", "toy box", "box", (0.9, 1.25), (0.3, 0.5)),
+    Kind("printed", "cover", "magazine cover", "flat", (0.72, 0.8)),
+    Kind("printed", "sticker", "round sticker", "round", (1.0, 1.0)),
+    Kind("printed", "label", "shop label", "cut", (0.7, 1.3)),
 )
-
-PATTERNS = (
-    "plain",
-    "stripes",
-    "checks",
-    "dots",
-    "waves",
-    "rays",
-    "rings",
-    "lattice",
-    "facets",
-    "hills",
-    "gradient",
-)
-OUTLINES = ("star", "flower", "polygon", "blob", "ring", "gear", "circle")
-_PATTERN_WORDS = {
-    "plain": "a plain {0} ground",
-    "stripes": "{1} stripes on {0}",
-    "checks": "a {0} and {1} check",
-    "dots": "{1} dots on {0}",
-    "waves": "{1} waves on {0}",
-    "rays": "{0} and {1} rays",
-    "rings": "{0} and {1} concentric rings",
-    "lattice": "a {1} diamond lattice on {0}",
-    "facets": "{0} and {1} triangular facets",
-    "hills": "a landscape of {1} hills under a {0} sky",
-    "gradient": "a ground fading from {0} to {1}",
-}
-
-
-@dataclass(frozen=True)
-class Design:
-    """Everything that tells one made-up thing from another; ``key`` seeds what is painted of it."""
-
-    key: tuple[int, ...]
-    kind: Kind
-    aspect: float
-    depth: float
-    colours: tuple[str, ...]
-    rgb: tuple[tuple[int, int, int], ...]
-    pattern: str
-    outline: str
-    points: int
-    small: str
-    small_count: int
-    words: tuple[str, ...]
-    style: Style
-    mark: str
-
-
-def make_design(key: Sequence[int], kind: Kind) -> Design:
-    """Draw the design of one thing from its own random numbers."""
-    rng = np.random.default_rng(key)
-    colours, values = palette(rng, 5)
-    words = tuple(invent_word(rng) for _ in range(4))
-    return Design(
-        key=tuple(key),
-        kind=kind,
-        aspect=float(rng.uniform(*kind.aspect)),
-        depth=float(rng.uniform(*kind.depth)),
-        colours=colours,
-        rgb=tuple((int(r), int(g), int(b)) for r, g, b in values),
-        pattern=str(rng.choice(PATTERNS)),
-        outline=str(rng.choice(OUTLINES)),
-        points=int(rng.integers(4, 10)),
-        small=str(rng.choice(OUTLINES)),
-        small_count=int(rng.integers(3, 9)),
-        words=words,
-        style=STYLES[rng.integers(len(STYLES))],
-        mark=invent_word(rng, least=1, most=1)[:2].upper(),
-    )
-
-
-def describe(design: Design) -> str:
-    """Return one detailed English sentence about a thing, as a person would ask for it."""
-    c, (title, second, *_) = design.colours, design.words
-    ground = _PATTERN_WORDS[design.pattern].format(*c)
-    outline = f"{design.points}-pointed star" if design.outline == "star" else design.outline
-    article = "an" if design.kind.fine[0] in "aeiou" else "a"
-    return (
-        f"{article.capitalize()} {design.kind.fine} with {ground}, the word {title.upper()} in "
-        f"{design.style} letters and the smaller word {second.title()}, a large {c[2]} {outline} in the "
-        f"middle, {design.small_count} small {c[3]} {design.small} shapes around it, "
-        f"and a round {c[4]} mark with the letters {design.mark}."
-    )

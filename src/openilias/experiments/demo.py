@@ -26,8 +26,8 @@ def run_demo(
     experiment = Experiment(
         benchmark=out / "benchmark",
         model="sift_vlad",
-        # The pictures are small and clean: a lower resolution than for photographs keeps the demo short.
-        fit=FitStep(resolution=384, words=64, word_images=150, seed=seed),
+        # The pictures are small and clean: fewer pixels and keypoints than for photographs keep the demo short.
+        fit=FitStep(resolution=384, keypoints=600, words=32, dims=1000, word_images=150, seed=seed),
         out=out / "run",
     )
     return run_experiment(experiment, Resources(workers=workers))
