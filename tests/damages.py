@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from openilias.core.files import sha256_of
@@ -305,6 +307,14 @@ def loose_distractor(at: Copy) -> None:
     (at.root / "distractors" / "loose.jpg").write_bytes(photo(7))
 
 
+def training(at: Copy, label: str | None) -> None:
+    folder = at.root / "train"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(photo(3))
+    pq.write_table(pa.table({"id": ["a.jpg"], "label": [label], "domain": ["x"]}), folder / "labels.parquet")
+
+
 def cut_off(at: Copy) -> None:
     write_manifest(at.root / "benchmark.json", kind="benchmark", made_from={}, complete=False)
 
@@ -462,6 +472,10 @@ DAMAGES: tuple[Damage, ...] = (
     of_core("a box twice", lambda at: at.edit(at.box, lambda text: text + text), "warning box-duplicate",
             "describes", "describes"),
     of_core("a positive twice", second_positive, "warning duplicate-object", "describes", "describes"),
+    of_core("a training list without labels", lambda at: training(at, label=None), "error training-malformed",
+            "describes", "describes"),
+    of_core("a training image that is not listed", lambda at: training(at, label="mug"), "warning training-not-listed",
+            "describes", "describes"),
     of_core("both core folders", lambda at: [(at.root / name).mkdir(exist_ok=True) for name in ("core", "ilias_core")],
             "error two-cores", "stops", "stops"),
     of_core("a query among its positives", lambda at: shutil.copy(at.query, at.positive),

@@ -33,7 +33,7 @@ from openilias.core.files import atomic_folder, sha256_of, write_bytes, write_js
 from openilias.core.manifests import claim, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.threads import one_thread_per_worker
-from openilias.data.training import TrainingSet, write_training_set
+from openilias.data.training import LABELS, TRAIN, TrainingSet, write_training_set
 from openilias.images.boxes import Box
 from openilias.images.tars import write_tar
 
@@ -156,14 +156,14 @@ def _write_train(folder: Path, settings: SynthSettings, run: Callable[..., Itera
     jobs: Iterator[Lesson] = run(partial(make_lesson, settings), range(settings.train))
     for number, made in enumerate(jobs):
         label = f"instance_{number:06d}"
-        (folder / "train" / label).mkdir(parents=True)
+        (folder / TRAIN / label).mkdir(parents=True)
         for index, jpeg in enumerate(made.jpegs):
             item = f"{label}/{index:02d}.jpg"
-            (folder / "train" / item).write_bytes(jpeg)
+            (folder / TRAIN / item).write_bytes(jpeg)
             rows.append((item, label, made.design.kind.coarse))
         step(len(made.jpegs))
     ids, labels, domains = zip(*rows, strict=True)
-    write_training_set(TrainingSet(folder / "train", ids, labels, domains), folder / "train" / "labels.parquet")
+    write_training_set(TrainingSet(folder / TRAIN, ids, labels, domains), folder / TRAIN / LABELS)
 
 
 def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = None) -> None:

@@ -99,7 +99,7 @@ def open_regular(source: Path) -> io.BufferedReader:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(source))
-        return io.open(descriptor, "rb")  # noqa: UP020 - of a descriptor
+        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise

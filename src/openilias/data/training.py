@@ -15,6 +15,8 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_path
 
 LABELS = "labels.parquet"
+TRAIN = "train"
+"""The folder of a benchmark that holds its training split, if it has one."""
 _COLUMNS = ("id", "label", "domain")
 
 

@@ -26,7 +26,7 @@ from openilias.data.benchmark import Benchmark, SourceShard, TarItems
 from openilias.data.duplicates import By, Duplicates, find_duplicates
 from openilias.data.examine import Depth, Examined, Job, died, examine_items
 from openilias.data.ilias import LISTS, MINI, find_ilias
-from openilias.data.verify_core import check_core, check_distractor_folders
+from openilias.data.verify_core import check_core, check_distractor_folders, check_training
 from openilias.data.verify_shards import (
     Part,
     Parts,
@@ -128,6 +128,7 @@ def verify(
         report.add(of_list)
         report.add(check_core(benchmark, _core_sizes(benchmark, parts)))
         report.add(check_distractor_folders(benchmark))
+        report.add(check_training(root))
         report.add(absent_shards(benchmark, parts, partial=partial))
         report.add(against_list_loose(benchmark, parts))
         found = [part for shard in shards if (part := parts.read(shard, states[shard.name])) is not None]

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from openilias.core.errors import first_few
-from openilias.core.files import read_bytes
+from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import is_there, read_bytes
 from openilias.core.findings import Finding
 from openilias.core.ids import object_of
 from openilias.data.benchmark import Benchmark, box_file
@@ -23,6 +23,7 @@ from openilias.data.ilias import (
     taxonomy_file,
     walk_objects,
 )
+from openilias.data.training import LABELS, TRAIN, read_training_set
 from openilias.images.boxes import coverage, find_boxes
 
 _COVERAGE_TOLERANCE = 0.01
@@ -50,6 +51,25 @@ def check_distractor_folders(benchmark: Benchmark) -> Iterator[Finding]:
                 yield Finding("warning", "stray-folder", str(path), "Nothing in this folder takes part.")
             else:
                 yield Finding("note", "stray-file", str(path), "This file has no part in the layout.")
+
+
+def check_training(root: Path) -> Iterator[Finding]:
+    """Check the training split of a benchmark, if it has one: its list against its files."""
+    folder = root / TRAIN
+    if not is_there(folder / LABELS):
+        return
+    try:
+        training = read_training_set(folder)
+    except OpenIliasError as error:
+        where = error.where or str(folder / LABELS)
+        yield Finding("error", "training-malformed", where, error.what, error.fix)
+        return
+    listed = set(training.ids)
+    for path in sorted(folder.rglob("*")):
+        item = path.relative_to(folder).as_posix()
+        if path.name.lower().endswith(IMAGE_ENDINGS) and item not in listed:
+            what = f"{LABELS} does not name this image: it takes no part."
+            yield Finding("warning", "training-not-listed", f"{TRAIN}/{item}", what)
 
 
 def check_core(benchmark: Benchmark, sizes: Sizes) -> list[Finding]:
