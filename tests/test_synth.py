@@ -6,6 +6,9 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +166,38 @@ def test_same_bytes_whatever_the_workers(made: Path, tmp_path: Path) -> None:
     for workers in (1, 4):
         build_synth(tmp_path / str(workers), many, workers=workers)
     assert digests(tmp_path / "4") == digests(tmp_path / "1")
+
+
+def test_killed_it_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom openilias.build import synth\n"
+        "real = synth._write_shard\n"
+        "def slow(*arguments):\n    real(*arguments)\n    time.sleep(30)\n"
+        "synth._write_shard = slow\n"
+        "settings = synth.SynthSettings.model_validate_json(sys.argv[2])\n"
+        "synth.build_synth(Path(sys.argv[1]), settings, workers=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(out), SMALL.model_dump_json()])
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".out.*/.shards/0000.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    (tar,) = tmp_path.glob(".out.*/yfcc100m/yfcc100m_0000.tar")
+    node = tar.stat().st_ino
+    build_synth(out, SMALL, workers=1)
+    assert digests(out) == digests(made)
+    assert (out / "yfcc100m" / tar.name).stat().st_ino == node
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failure_before_the_first_shard_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synth, "write_tar", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build_synth(tmp_path / "out", SMALL, workers=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_seed_makes_other_pictures_and_names(made: Path, tmp_path: Path) -> None:

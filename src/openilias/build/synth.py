@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -29,7 +30,8 @@ from openilias.build.pictures import (
 from openilias.build.words import object_names
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import ordered_map
-from openilias.core.files import atomic_folder, sha256_of, write_bytes, write_json
+from openilias.core.files import atomic_path, read_json, resumed_folder, sha256_of, write_bytes, write_json
+from openilias.core.fingerprints import fingerprint
 from openilias.core.manifests import claim, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.threads import one_thread_per_worker
@@ -52,6 +54,7 @@ MANIFEST = "synth.json"
 ALGORITHM_VERSION = 2  # changes when any picture, id or text of the same settings changes
 
 _PER_JOB = 12  # distractors of one job: a multiple of those in a row that show the same thing
+_MARKERS = ".shards"
 _NAMES = 0  # the second number of the seed of the names
 
 T = TypeVar("T")
@@ -114,38 +117,63 @@ def _write_core(folder: Path, settings: SynthSettings, run: Callable[..., Iterat
     _write_lines(ids / "text_query_ids.txt", sorted(texts))
     _write_lines(ids / "positive_ids.txt", sorted(positives))
     write_json(folder / "taxonomy.json", taxonomy)
-    pq.write_table(pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), _ASKED), folder / POSITIVES)
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), _ASKED)
+    with atomic_path(folder / POSITIVES) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _write_distractors(folder: Path, settings: SynthSettings, run: Callable[..., Iterator[Any]], step: Step) -> None:
-    """Write the shards, the list of their images, their checksums, and which are hard negatives of what."""
-    shards = folder / "yfcc100m"
-    shards.mkdir()
-    names, rows = _names(settings), []
+    """Write the shards that are not there yet, the list of all images, checksums, and hard negatives."""
     total = settings.distractors
-    jobs = [range(start, min(start + _PER_JOB, total)) for start in range(0, total, _PER_JOB)]
+    shards = [range(start, min(start + settings.shard, total)) for start in range(0, total, settings.shard)]
+    left = [number for number in range(len(shards)) if not _marker(folder, number).exists()]
+    jobs = (
+        range(start, min(start + _PER_JOB, shards[number].stop))
+        for number in left
+        for start in range(shards[number].start, shards[number].stop, _PER_JOB)
+    )
     images: Iterator[Distractor] = (one for made in run(partial(make_distractors, settings), jobs) for one in made)
+    names = _names(settings)
+    for number in left:
+        _write_shard(folder, number, shards[number], islice(images, len(shards[number])), names, step)
+    markers = [read_json(_marker(folder, number)) for number in range(len(shards))]
+    ids = (f"{_tar(n)}/d{index:07d}\n" for n, indices in enumerate(shards) for index in indices)
+    # No time in the gzip header: the same lines are the same bytes.
+    write_bytes(folder / "image_ids" / "distractor_ids.txt.gz", gzip.compress("".join(ids).encode(), mtime=0))
+    _write_lines(folder / "checksums.txt", (f"{m['sha256']}  yfcc100m/{_tar(n)}" for n, m in enumerate(markers)))
+    rows = [row for marker in markers for row in marker["rows"]]
+    (folder / "yfcc100m").mkdir(exist_ok=True)
+    with atomic_path(folder / DISTRACTORS) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, _HARD), temporary)
 
-    def members(indices: range, shard: str) -> Iterator[tuple[str, bytes]]:
-        for index, one in zip(indices, islice(images, len(indices)), strict=True):
+
+def _tar(number: int) -> str:
+    return f"yfcc100m_{number:04d}.tar"
+
+
+def _marker(folder: Path, number: int) -> Path:
+    """Return what is written when a shard is finished; removed with the others when all is."""
+    return folder / _MARKERS / f"{number:04d}.json"
+
+
+def _write_shard(
+    folder: Path, number: int, indices: range, images: Iterator[Distractor], names: list[str], step: Step
+) -> None:
+    rows = []
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for index, one in zip(indices, images, strict=True):
             if one.object is not None:
-                item = f"{shard}/d{index:07d}"
+                item = f"{_tar(number)}/d{index:07d}"
                 differs = ", ".join(one.differs)
                 rows.append({"id": item, "object": names[one.object], "closeness": one.closeness, "differs": differs})
             yield f"d{index:07d}.jpg", one.jpeg
             step()
 
-    ids, checksums = [], []
-    for shard, start in enumerate(range(0, total, settings.shard)):
-        indices = range(start, min(start + settings.shard, total))
-        path = shards / f"yfcc100m_{shard:04d}.tar"
-        write_tar(path, members(indices, path.name))
-        ids += [f"{path.name}/d{index:07d}\n" for index in indices]
-        checksums.append(f"{sha256_of(path)}  {shards.name}/{path.name}")
-    # No time in the gzip header: the same lines are the same bytes.
-    write_bytes(folder / "image_ids" / "distractor_ids.txt.gz", gzip.compress("".join(ids).encode(), mtime=0))
-    _write_lines(folder / "checksums.txt", checksums)
-    pq.write_table(pa.Table.from_pylist(rows, _HARD), folder / DISTRACTORS)
+    path = folder / "yfcc100m" / _tar(number)
+    with atomic_path(path) as temporary:
+        write_tar(temporary, members())
+    write_json(_marker(folder, number), {"sha256": sha256_of(path), "rows": rows})
 
 
 def _write_train(folder: Path, settings: SynthSettings, run: Callable[..., Iterator[Any]], step: Step) -> None:
@@ -169,7 +197,8 @@ def _write_train(folder: Path, settings: SynthSettings, run: Callable[..., Itera
 def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = None) -> None:
     """Generate a small benchmark in the official layout.
 
-    The result depends on ``settings`` alone, not on ``workers``. An output of the same settings is kept.
+    The result depends on ``settings`` alone, not on ``workers``. An output of the same settings is kept; a killed
+    run leaves a hidden folder beside ``out``, in which the next one goes on with the shards that are left.
     Beside the official files :data:`POSITIVES` has what was asked of each positive and measured on it (viewpoint,
     occlusion and crop are the measured values), and :data:`DISTRACTORS` one row per hard negative: its id, the
     object that it resembles, how closely, and the traits in which it differs. ``train/`` holds the training split,
@@ -190,12 +219,20 @@ def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = Non
     if claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=False) == "same":
         return
     with (
-        atomic_folder(out) as folder,
+        resumed_folder(out, fingerprint(made_from), begun=lambda folder: _marker(folder, 0).exists()) as folder,
         one_thread_per_worker(),
         ordered_map(workers or os.cpu_count() or 1, setup=_one_thread) as run,
         progress("Generating pictures", total=None, unit="pictures") as step,
     ):
-        _write_core(folder, settings, run, step)
-        _write_distractors(folder, settings, run, step)
-        _write_train(folder, settings, run, step)
+        # The last file of a part says that it is whole; anything else is of a killed run.
+        if not (folder / POSITIVES).exists():
+            for name in ("ilias_core", "image_ids"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            _write_core(folder, settings, run, step)
+        if not (folder / DISTRACTORS).exists():
+            _write_distractors(folder, settings, run, step)
+        if not (folder / TRAIN / LABELS).exists():
+            shutil.rmtree(folder / TRAIN, ignore_errors=True)
+            _write_train(folder, settings, run, step)
+        shutil.rmtree(folder / _MARKERS, ignore_errors=True)
         write_manifest(folder / MANIFEST, kind=KIND, made_from=made_from)

@@ -75,6 +75,30 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def resumed_folder(target: Path, key: str, *, begun: Callable[[Path], bool]) -> Iterator[Path]:
+    """Give a folder beside ``target`` that becomes ``target`` if the block succeeds; a killed block finds it again.
+
+    Args:
+        target: the folder to make; it must not exist, or be empty.
+        key: what the folder is made from: a block with another key has a folder of its own.
+        begun: asked of the folder after a failure: whether it holds anything worth keeping.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target = target.resolve()
+    folder = target.with_name(f".{target.name}.{key}{_TEMPORARY}")
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+        if target.exists():
+            target.rmdir()
+        folder.replace(target)
+    except BaseException:
+        if not begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
 def made_folder(target: Path) -> Iterator[None]:
     """Make ``target`` and its parents; if the block fails, remove those of them that were made and are empty."""
     missing = [folder for folder in (target, *target.parents) if not folder.exists()]
