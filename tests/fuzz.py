@@ -255,8 +255,10 @@ def child(seed: int, start: int, seconds: float, root: Path, keep: Path) -> int:
             number += 1
             if number == start + 500:
                 warm = rss_mib()
+            elif (number - start) % 100_000 == 0:
+                print(f"memory {number - start} {warm:.0f} {rss_mib():.0f}", flush=True)
         if number > start + 500:
-            print(f"memory {warm:.0f} {rss_mib():.0f}", flush=True)
+            print(f"memory {number - start} {warm:.0f} {rss_mib():.0f}", flush=True)
     return 0
 
 
@@ -275,10 +277,10 @@ def fuzz(minutes: float, seed: int, root: Path, keep: Path) -> list[str]:
         failures += [text for text in lines if text.startswith("failed ")]
         for text in lines:
             if text.startswith("memory "):
-                warm, peak = (float(word) for word in text.split()[1:])
-                print(f"memory after 500 cases {warm:.0f} MiB, at the end {peak:.0f} MiB")
-                if peak - warm > MOST_GROWTH_MIB:
-                    failures.append(f"memory grew from {warm:.0f} to {peak:.0f} MiB")
+                count, warm, now = (int(word) for word in text.split()[1:])
+                print(f"memory after 500 cases {warm} MiB, after {count} {now} MiB")
+                if now - warm > MOST_GROWTH_MIB:
+                    failures.append(f"memory grew from {warm} to {now} MiB in {count} cases")
         if done.returncode < 0 or (done.returncode and not failures):
             failures.append(f"case {last}: the process died with {done.returncode}: {done.stderr[-2000:]}")
         start = last + 1
