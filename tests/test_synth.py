@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,9 +20,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from openilias.build import pictures as pictures_module
 from openilias.build import synth
 from openilias.build.camera import photograph
-from openilias.build.designs import DETAILS, OUTLINES, PATTERNS, TRAITS, describe, make_design, make_variant
+from openilias.build.designs import DETAILS, OUTLINES, PATTERNS, TRAITS, Design, describe, make_design, make_variant
 from openilias.build.knobs import Knobs, Shot, Streams, draw_shot
 from openilias.build.layers import (
     Layer,
@@ -39,13 +41,14 @@ from openilias.build.sheet import distractor_sheet, object_sheet, write_sheet
 from openilias.build.solids import Part, see
 from openilias.build.surfaces import _SURFACES
 from openilias.build.synth import SynthSettings, build_synth
-from openilias.build.textures import lettering, outline_points, paint_pattern
+from openilias.build.textures import draw_shape, lettering, outline_points, paint_pattern
 from openilias.build.things import Pose, Thing, extent, make_solid, make_thing, pose_thing, spun, turned
 from openilias.build.views import angle_between, hero_pose, query_view, tilt_away, turn_away
 from openilias.build.words import KINDS, STYLES, object_names, palette
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import sha256_of
 from openilias.data import read_ilias, read_training_set
+from openilias.data.verify import verify
 from openilias.images.boxes import coverage, read_boxes
 from openilias.images.tars import index_tar, read_member
 
@@ -191,6 +194,94 @@ def test_killed_it_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None
     assert digests(out) == digests(made)
     assert (out / "yfcc100m" / tar.name).stat().st_ino == node
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_runs_do_not_meet(made: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom openilias.build import synth\n"
+        "settings = synth.SynthSettings.model_validate_json(sys.argv[2])\n"
+        "real = synth._write_core\n"
+        "def slow(*arguments):\n    real(*arguments)\n    time.sleep(4)\n"
+        "synth._write_core = slow\n"
+        "synth.build_synth(Path(sys.argv[1]), settings, workers=1)\n"
+    )
+    out = tmp_path / "out"
+    first = subprocess.Popen([sys.executable, "-c", code, str(out), SMALL.model_dump_json()])
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".out.*/ilias_core")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(OpenIliasError, match="Another process"):
+        build_synth(out, SMALL, workers=1)
+    assert first.wait(120) == 0
+    assert digests(out) == digests(made)
+
+
+def test_lost_files_are_noticed(made: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made, tmp_path / "out"))
+    build_synth(out, SMALL, workers=1)
+    (out / "a note of mine").touch()
+    build_synth(out, SMALL, workers=1)
+    next(out.glob("yfcc100m/*.tar")).unlink()
+    with pytest.raises(OpenIliasError, match="missing, added or changed"):
+        build_synth(out, SMALL, workers=1)
+
+
+@pytest.mark.parametrize("size", [64, 100])
+def test_the_corners_of_all_knobs(size: int, tmp_path: Path) -> None:
+    hard = {
+        "viewpoint": 180,
+        "scale": 0.002,
+        "occlusion": 0.9,
+        "illumination": 5,
+        "blur": 20,
+        "clutter": 72,
+        "crop": 0.9,
+    }
+    for number, knobs in enumerate((hard, hard | {"occlusion": 0, "clutter": 0}, {"scale": 0.9, "crop": 0.9})):
+        settings = SynthSettings(
+            objects=24, distractors=0, size=size, positives=(1, 1), knobs=Knobs.model_validate(knobs)
+        )
+        build_synth(tmp_path / str(number), settings, workers=1)
+        outcome = verify(tmp_path / str(number), workers=1)
+        assert outcome is not None
+        assert outcome.sound
+
+
+def test_a_ring_has_a_hole() -> None:
+    pictures = []
+    for name in ("ring", "circle"):
+        image = np.zeros((60, 60, 3), np.uint8)
+        draw_shape(image, np.random.default_rng(0), name, 5, (30, 30, 25), [(255, 255, 255)])
+        pictures.append(image)
+    ring, circle = pictures
+    assert circle[30, 30].tolist() == [255] * 3
+    assert ring[30, 30].tolist() == [0] * 3
+    assert ring[30, 10].tolist() == [255] * 3
+
+
+def test_a_hard_negative_can_be_told_from_its_object() -> None:
+    """These four once looked just like their objects."""
+    settings = SynthSettings(objects=200, distractors=1500, knobs=Knobs(hard=1, closeness=(1, 1)))
+    for index, number in ((181, 178), (954, 29), (1274, 25), (1430, 171)):
+        design, differs = pictures_module._other(settings, number, index, 1.0)
+        assert len(differs) == 1
+        object_ = design_of_object(settings, number)
+        look, other = (np.asarray(_portrait(d), int) for d in (object_, design))
+        assert (np.abs(look - other).max(2) > 24).mean() > 0.0004
+
+
+def _portrait(design: Design) -> np.ndarray:
+    thing = make_thing(design, 300)
+    streams = Streams(0, 1)
+    return take_portrait(streams, (300, 300), thing, query_view(streams.of("viewpoint"), thing)).image
+
+
+def test_how_strong_a_blur_is_says_nothing_of_its_kind() -> None:
+    strengths: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(2000):
+        streams = Streams(0, number)
+        strengths[bool(streams.of("shake").random() < 0.15)].append(draw_shot(Knobs(), streams, (0, 0)).blur)
+    assert abs(np.mean(strengths[True]) - np.mean(strengths[False])) < 0.06
 
 
 def test_a_failure_before_the_first_shard_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,11 @@ def test_whole_numbers_are_labels_too(folder: Path) -> None:
         ({"id": ["a/0.jpg", "a/0.jpg"], "label": ["x", "y"], "domain": ["d", "d"]}, "Ids stand twice: a/0.jpg"),
         ({"id": ["a/9.jpg"], "label": ["x"], "domain": ["d"]}, "1 of 1 images are not there: a/9.jpg"),
         ({"id": ["../a/0.jpg"], "label": ["x"], "domain": ["d"]}, "inside the folder"),
+        ({"id": ["n" * 300], "label": ["x"], "domain": ["d"]}, "are not there"),
+        ({"id": ["a/0.jpg"], "label": [True], "domain": ["d"]}, "label must be text"),
+        ({"id": ["a/0.jpg"], "label": ["x"], "domain": [1]}, "domain must be text"),
+        ({"id": ["a/0.jpg"], "label": ["  "], "domain": ["d"]}, "label is empty"),
+        ({"id": ["a/0.jpg"], "label": ["a\nb"], "domain": ["d"]}, "label must be text"),
         ({"id": ["/etc/hosts"], "label": ["x"], "domain": ["d"]}, "inside the folder"),
         ({"id": ["a\\0.jpg"], "label": ["x"], "domain": ["d"]}, "inside the folder"),
         ({"id": pa.array([], pa.string()), "label": [], "domain": []}, "names no images"),
@@ -114,6 +119,13 @@ def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     (folder / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OpenIliasError, match="cannot be read"):
         read_training_set(folder / "list.txt")
+
+
+def test_text_that_is_not_utf8_is_refused(folder: Path) -> None:
+    label = pa.array([b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"id": ["a/0.jpg"], "label": label, "domain": ["d"]}), folder / "labels.parquet")
+    with pytest.raises(OpenIliasError, match=r"not UTF-8|not readable"):
+        read_training_set(folder)
 
 
 def test_columns_of_different_lengths_are_refused(tmp_path: Path) -> None:

@@ -160,6 +160,61 @@ def test_another_question_is_not_answered_from_old_parts(copy: Copy, tmp_path: P
     assert "image-unreadable" in kinds(verify(copy.root, out, workers=1))
 
 
+def test_a_part_that_another_process_takes_is_made_again(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openilias.data import verify as module
+
+    real, calls = module._examine, []
+
+    def thief(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 1:
+            min((tmp_path / "v").glob("parts/*.json")).unlink()
+
+    monkeypatch.setattr(module, "_examine", thief)
+    outcome = verify(tiny_root, tmp_path / "v", workers=1)
+    assert outcome is not None
+    assert outcome.sound
+    assert len(calls) == 2
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom openilias.core.executors import ordered_map\n"
+        "sys.path.insert(0, sys.argv[2])\nfrom test_verify import write_my_number\n"
+        "if __name__ == '__main__':\n"
+        "    with ordered_map(2) as run:\n        list(run(write_my_number, [sys.argv[1]] * 2))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*.pid")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    process.kill()
+    process.wait()
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(alive(number) for number in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [number for number in workers if alive(number)]
+
+
+def write_my_number(folder: str) -> None:
+    (Path(folder) / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_broken_part_is_made_again(tiny_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "v"
     verify(tiny_root, out, workers=1)

@@ -325,6 +325,36 @@ def test_a_changed_source_is_noticed(copy: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / text.relative_to(copy)).read_text() == "Another thing.\n"
 
 
+def test_any_lost_file_is_written_again(tiny: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_benchmark(tiny, out, workers=1)
+    before = digests(out)
+    for path in (min(out.glob("ilias_core/*/pos/P*.jpg")), out / "image_ids" / "distractor_ids.txt.gz"):
+        path.unlink()
+        write_benchmark(tiny, out, workers=1)
+        assert digests(out) == before
+    damaged = min(out.glob("yfcc100m/*.tar"))
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    write_benchmark(tiny, out, workers=1, overwrite=True)
+    assert digests(out) == before
+
+
+def test_a_tar_damaged_after_a_kill_is_written_again(
+    tiny: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("openilias.data.write._write_lists", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_benchmark(tiny, out, workers=1)
+    tar = min(out.glob("yfcc100m/*.tar"))
+    tar.write_bytes(tar.read_bytes()[:2000])
+    (out / ".checksums.txt.0123456789ab.partial").touch()
+    (out / ".ilias_core.0123456789ab.partial").mkdir()
+    assert_same(tiny, write_benchmark(tiny, out, workers=1).benchmark)
+    assert not list(out.rglob(".*"))
+
+
 def test_a_lost_shard_is_written_again(tiny: Benchmark, tmp_path: Path) -> None:
     write_benchmark(tiny, tmp_path / "out", workers=1)
     before = digests(tmp_path / "out")

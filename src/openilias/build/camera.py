@@ -66,7 +66,7 @@ def photograph(streams: Streams, canvas: Canvas, *, illumination: float, blur: f
     height, width = canvas.shape[:2]
     seen = canvas
     if illumination > 0:
-        rng = streams.of("illumination")
+        rng = streams.of("light")
         light, glare, gamma = _light(rng, height, width, illumination)
         seen = cv2.merge([canvas[..., i] * light[i] + glare for i in range(3)])
         if abs(gamma - 1) > 0.02:
@@ -76,7 +76,7 @@ def photograph(streams: Streams, canvas: Canvas, *, illumination: float, blur: f
         seen = seen * (1 - haze / 255) + haze
     # The exposure ends where the sensor is full, before lens and noise are added here.
     seen = np.clip(seen, 0, 255)
-    seen = _smear(streams.of("blur"), seen, blur * max(height, width) / 500)
+    seen = _smear(streams.of("shake"), seen, blur * max(height, width) / 500)
     if noise > 0:
         rng = streams.of("noise")
         seen = seen + grain(rng, (height, width)) * np.float32(rng.gamma(2.0, 1.6) * noise)

@@ -49,8 +49,9 @@ _ends = (BeforeValidator(_as_range), AfterValidator(_in_order))
 class Knobs(BaseModel, frozen=True, extra="forbid"):
     """Ranges that the positives are drawn from, each on its own: a range ``(low, high)`` or one number.
 
-    Each knob has its own random numbers, so that changing one changes nothing else in the pictures. Distractors
-    follow ``hard`` and ``closeness`` only: all other knobs leave them as they are.
+    Each knob has its own random numbers, so that changing one changes nothing else in the pictures (but flat things
+    lie from 30 degrees on, where a wall would be seen aslant). Distractors follow ``hard`` and ``closeness`` only: all
+    other knobs leave them as they are. The scenes of the training split follow the knobs of the positives.
 
     Attributes:
         viewpoint: degrees between the directions from which the query and the positive see the thing; of flat
@@ -60,7 +61,8 @@ class Knobs(BaseModel, frozen=True, extra="forbid"):
         occlusion: share of the thing within the picture that other things hide; None hides up to 0.3 of two
             positives in five. The things in front count as clutter.
         illumination: strength of colour cast, exposure, uneven light and shadow: 0 none, 1 a careless photograph.
-        blur: standard deviation of the blur in pixels of a picture of 500 pixels, in proportion for other sizes.
+        blur: standard deviation of the blur in pixels of a picture of 500 pixels, in proportion for other sizes;
+            less than 0.3 pixels of the picture itself change nothing.
         clutter: number of other things; None takes turns in the four groups of the paper.
         crop: share of the thing that the frame cuts off; None cuts up to 0.35 of one positive in five.
         closeness: share of its traits that a hard negative has in common with an object; at 1 it differs in one
@@ -91,6 +93,7 @@ class Streams:
     _ASPECTS = (
         "frame", "viewpoint", "scale", "occlusion", "illumination", "blur", "clutter", "crop", "manner", "pose", "room",
         "heights", "place", "props", "spots", "poses", "front", "focus", "noise", "jpeg", "variant", "turns",
+        "light", "shake", "side",
     )  # fmt: skip
 
     def __init__(self, *key: int) -> None:

@@ -111,16 +111,15 @@ def paste(canvas: Canvas, layer: Layer) -> None:
 def visible_box(layer: Layer, size: tuple[int, int]) -> Box | None:
     """Return the tight box of what a layer shows within a picture of ``size`` (height, width).
 
-    A pixel counts if the thing covers more than half of it, also where another thing lies in front; what the frame
-    cuts off does not. None if nothing is left.
+    A pixel counts if the thing covers more than half of it (of a tiny thing: as much as it covers of any), also where
+    another thing lies in front; what the frame cuts off does not count. None if nothing is left.
     """
     top, left = max(0, -layer.y), max(0, -layer.x)
-    shown = layer.alpha[top : size[0] - layer.y, left : size[1] - layer.x] > 0.5 if _meets(layer, size) else None
-    if shown is None:
+    inside = layer.alpha[top : size[0] - layer.y, left : size[1] - layer.x] if _meets(layer, size) else None
+    if inside is None or not inside.any():
         return None
+    shown = inside > 0.5 if inside.max() > 0.5 else inside == inside.max()
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
-    if not rows.size:
-        return None
     x, y = layer.x + left + int(columns[0]), layer.y + top + int(rows[0])
     return Box(x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
 

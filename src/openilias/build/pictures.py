@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field, model_validator
 
@@ -24,6 +25,9 @@ from openilias.images.boxes import Box, coverage
 _OBJECT, _QUERY, _POSITIVE, _COUNT, _STRANGER, _DISTRACTOR, _PROP, _VARIANT, _PUPIL, _LESSON = range(1, 11)
 _PROPS = 256  # things that fill the scenes; there are only so many, so that they are painted once
 _PER_STRANGER = 3  # distractors in a row that show the same thing
+_SMALL = 160  # pixels of the pictures in which a variant is compared with its object
+_TOLD_APART = (24, 0.001)  # levels by which a pixel differs, and the share of such pixels that makes another thing
+_ATTEMPTS = 50  # at a variant that differs visibly
 _PLAIN = Knobs()  # distractors are taken as careless photographs are, whatever the knobs of the positives
 
 
@@ -190,6 +194,27 @@ def _stranger(seed: int, size: int, purpose: int, number: int) -> Thing:
     return make_thing(make_design((seed, purpose, number), KINDS[number * 5 % len(KINDS)]), int(size * 0.8))
 
 
+def _other(settings: SynthSettings, number: int, index: int, closeness: float) -> tuple[Design, tuple[str, ...]]:
+    """Return a variant of an object that one can tell from it: some details lie hidden in some designs."""
+    look = _small_portrait(settings.seed, number, design_of_object(settings, number))
+    for attempt in range(_ATTEMPTS):
+        key = (settings.seed, _VARIANT, index, attempt)
+        design, differs = make_variant(design_of_object(settings, number), key, closeness)
+        other = _small_portrait(settings.seed, number, design)
+        if (np.abs(look - other).max(2) > _TOLD_APART[0]).mean() >= _TOLD_APART[1]:
+            return design, differs
+    raise AssertionError(f"no variant of object {number} differs visibly")
+
+
+@lru_cache(maxsize=64)
+def _small_portrait(seed: int, number: int, design: Design) -> NDArray[np.int16]:
+    """Take a design as the query of an object is taken, small, without light and noise of its own."""
+    streams = Streams(seed, _QUERY, number)
+    thing = make_thing(design, _SMALL)
+    image = take_portrait(streams, (_SMALL, _SMALL), thing, query_view(streams.of("viewpoint"), thing)).image
+    return image.astype(np.int16)
+
+
 def _make_distractor(settings: SynthSettings, index: int) -> Distractor:
     streams = Streams(settings.seed, _DISTRACTOR, index)
     shot = draw_shot(_PLAIN, streams, _turns(streams))
@@ -200,8 +225,7 @@ def _make_distractor(settings: SynthSettings, index: int) -> Distractor:
     if chance < settings.knobs.hard:
         object_, (low, high) = int(chosen * settings.objects), settings.knobs.closeness
         closeness = float(low + (high - low) * place)
-        key = (settings.seed, _VARIANT, index)
-        design, differs = make_variant(design_of_object(settings, object_), key, closeness)
+        design, differs = _other(settings, object_, index, closeness)
         hero: Thing | None = make_thing(design, int(settings.size * 0.8))
         whose, view_streams = (object_, closeness, differs), _query_streams(settings, object_)
         manner *= 0.75  # it shows its thing

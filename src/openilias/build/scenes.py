@@ -237,7 +237,7 @@ def _hero_layer(streams: Streams, size: Size, patches: Sequence[Patch], shot: Sh
     layer = make_layer(patches, root, (float(at[0]), float(at[1])))
     if shot.crop > 0:
         sides = (0, 1, 2, 3) if manner == "above" else (0, 1)
-        layer = cut_by_frame(layer, size, shot.crop, sides[int(streams.of("crop").integers(len(sides)))])
+        layer = cut_by_frame(layer, size, shot.crop, sides[int(streams.of("side").integers(len(sides)))])
     return layer
 
 

@@ -32,7 +32,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.executors import ordered_map
 from openilias.core.files import atomic_path, read_json, resumed_folder, sha256_of, write_bytes, write_json
 from openilias.core.fingerprints import fingerprint
-from openilias.core.manifests import claim, write_manifest
+from openilias.core.manifests import claim, contents_of_folder, read_manifest, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.threads import one_thread_per_worker
 from openilias.data.training import LABELS, TRAIN, TrainingSet, write_training_set
@@ -44,7 +44,7 @@ __all__ = ["SynthSettings", "build_synth"]
 POSITIVES, DISTRACTORS = "synth_positives.parquet", "synth_distractors.parquet"
 _ASKED = pa.schema(
     [("id", pa.string()), ("object", pa.string())]
-    + [(name, pa.float64()) for name in ("viewpoint", "scale", "occlusion", "illumination", "blur", "crop")]
+    + [(name, pa.float64()) for name in ("viewpoint", "scale", "coverage", "occlusion", "illumination", "blur", "crop")]
     + [("clutter", pa.int32()), ("scene", pa.string())]
 )
 _HARD = pa.schema([("id", pa.string()), ("object", pa.string()), ("closeness", pa.float64()), ("differs", pa.string())])
@@ -55,6 +55,7 @@ ALGORITHM_VERSION = 2  # changes when any picture, id or text of the same settin
 
 _PER_JOB = 12  # distractors of one job: a multiple of those in a row that show the same thing
 _MARKERS = ".shards"
+_OURS = r"ilias_core|yfcc100m|image_ids|train|taxonomy\.json|checksums\.txt|synth_\w+\.parquet"
 _NAMES = 0  # the second number of the seed of the names
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def _write_core(folder: Path, settings: SynthSettings, run: Callable[..., Iterat
         for index, one in enumerate(made.positives):
             item = f"{name}/pos/P{name[-3:]}_{index:02d}.jpg"
             positives.append(f"{item},{one.coverage!r},{one.shot.clutter}")
-            measured = {"viewpoint": one.viewpoint, "occlusion": one.occlusion, "crop": one.crop}
+            measured = {name: getattr(one, name) for name in ("viewpoint", "coverage", "occlusion", "crop")}
             rows.append({"id": item, "object": name, **asdict(one.shot), **measured, "scene": one.manner})
         kind = made.design.kind
         taxonomy.setdefault(kind.coarse, {}).setdefault(kind.mid, {}).setdefault(kind.fine, []).append(name)
@@ -156,6 +157,10 @@ def _marker(folder: Path, number: int) -> Path:
     return folder / _MARKERS / f"{number:04d}.json"
 
 
+def _begun(folder: Path) -> bool:
+    return _marker(folder, 0).exists()
+
+
 def _write_shard(
     folder: Path, number: int, indices: range, images: Iterator[Distractor], names: list[str], step: Step
 ) -> None:
@@ -200,7 +205,7 @@ def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = Non
     The result depends on ``settings`` alone, not on ``workers``. An output of the same settings is kept; a killed
     run leaves a hidden folder beside ``out``, in which the next one goes on with the shards that are left.
     Beside the official files :data:`POSITIVES` has what was asked of each positive and measured on it (viewpoint,
-    occlusion and crop are the measured values), and :data:`DISTRACTORS` one row per hard negative: its id, the
+    coverage, occlusion and crop are measured), and :data:`DISTRACTORS` one row per hard negative: its id, the
     object that it resembles, how closely, and the traits in which it differs. ``train/`` holds the training split,
     if there is one.
     With several workers processes are spawned: a script must call this under ``if __name__ == "__main__":``.
@@ -217,9 +222,15 @@ def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = Non
         raise OpenIliasError(f"There must be at least one worker, not {workers}.", fix="Give --workers 1 or more.")
     made_from = {**settings.model_dump(mode="json"), "algorithm_version": ALGORITHM_VERSION}
     if claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=False) == "same":
+        if read_manifest(out / MANIFEST, kind=KIND).get("contents") != contents_of_folder(out, ours=_OURS):
+            raise OpenIliasError(
+                "Files of this benchmark are missing, added or changed.",
+                where=out,
+                fix="Find out which with ilias data verify, or remove it and make it again.",
+            )
         return
     with (
-        resumed_folder(out, fingerprint(made_from), begun=lambda folder: _marker(folder, 0).exists()) as folder,
+        resumed_folder(out, fingerprint(made_from), begun=_begun) as folder,
         one_thread_per_worker(),
         ordered_map(workers or os.cpu_count() or 1, setup=_one_thread) as run,
         progress("Generating pictures", total=None, unit="pictures") as step,
@@ -235,4 +246,5 @@ def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = Non
             shutil.rmtree(folder / TRAIN, ignore_errors=True)
             _write_train(folder, settings, run, step)
         shutil.rmtree(folder / _MARKERS, ignore_errors=True)
-        write_manifest(folder / MANIFEST, kind=KIND, made_from=made_from)
+        contents = contents_of_folder(folder, ours=_OURS)
+        write_manifest(folder / MANIFEST, kind=KIND, made_from=made_from, contents=contents)

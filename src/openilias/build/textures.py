@@ -19,6 +19,9 @@ Floats = NDArray[np.floating[Any]]
 Colour = Sequence[int]
 
 
+_RING_HOLE = 0.6  # of the radius of a ring
+
+
 @lru_cache(maxsize=16)
 def _font(size: int) -> Any:
     return ImageFont.load_default(size)
@@ -103,7 +106,13 @@ def _cover(name: str, rng: np.random.Generator, height: int, width: int) -> Floa
 
 def fill(image: Pixels, points: NDArray[np.floating], colour: Colour) -> None:
     """Fill a polygon, ``(n, 2)`` x, y in pixels, with soft edges; ``image`` is changed."""
-    cv2.fillPoly(image, [np.round(points * 16).astype(np.int32)], [int(c) for c in colour], cv2.LINE_AA, 4)
+    _fill(image, [points], colour)
+
+
+def _fill(image: Pixels, contours: Sequence[NDArray[np.floating]], colour: Colour) -> None:
+    """Fill what an odd number of contours go around."""
+    rounded = [np.round(points * 16).astype(np.int32) for points in contours]
+    cv2.fillPoly(image, rounded, [int(c) for c in colour], cv2.LINE_AA, 4)
 
 
 def _shade(colour: Colour, by: float) -> tuple[int, int, int]:
@@ -189,11 +198,12 @@ def draw_shape(
     """Draw an outline with smaller ones inside it; ``at`` is x, y, radius in pixels."""
     x, y, radius = at
     turns = outline_points(name, points, rng)
-    fill(image, turns * radius + (x, y), colours[0])
+    holes = (1.0, _RING_HOLE) if name == "ring" else (1.0,)
     inner = 1.0
-    for colour in colours[1:]:
-        inner *= float(rng.uniform(0.5, 0.8))
-        fill(image, turns * radius * inner + (x, y), colour)
+    for place, colour in enumerate(colours):
+        if place:
+            inner *= float(rng.uniform(0.5, 0.8))
+        _fill(image, [turns * radius * inner * hole + (x, y) for hole in holes], colour)
 
 
 def place_text(

@@ -35,7 +35,9 @@ def synth(
     train: Annotated[int, typer.Option(min=0, help="Instances of a training split, other than the objects.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Everything follows from it.")] = 0,
     size: Annotated[int, typer.Option(min=64, help="Larger side of the pictures, in pixels.")] = 500,
-    viewpoint: Annotated[str | None, _knob("Degrees between the views of query and positive; 0 to 180.")] = None,
+    viewpoint: Annotated[
+        str | None, _knob("Degrees between the views of query and positive; 0 to 180, flat: 75.")
+    ] = None,
     scale: Annotated[str | None, _knob("Share of the picture that the thing's box fills; 0.002 to 0.9.")] = None,
     occlusion: Annotated[str | None, _knob("Share of the thing that others hide; 0 to 0.9.")] = None,
     illumination: Annotated[str | None, _knob("Strength of cast, exposure, uneven light, shadow; 0 to 5.")] = None,

@@ -125,9 +125,10 @@ def _names(text: str) -> tuple[str, ...] | int:
 
 def _words(path: Path) -> tuple[str, ...]:
     from openilias.core.errors import OpenIliasError
+    from openilias.core.files import read_bytes
 
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
+        return tuple(line.strip() for line in read_bytes(path).decode("utf-8").split("\n") if line.strip())
     except (OSError, ValueError) as error:
         raise OpenIliasError(f"This list cannot be read: {error}.", where=path) from None
 

@@ -52,7 +52,8 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, p['loc'])) or 'value'}: {p['msg']}" for p in error.errors())
+        told = ((".".join(map(str, p["loc"])), p["msg"].removeprefix("Value error, ")) for p in error.errors())
+        problems = (f"{name or 'value'}: {what}" for name, what in told)
         typer.echo("error: A value is out of range.\n    " + "\n    ".join(problems), err=True)
         raise SystemExit(2) from None
     except OSError as error:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 from openilias.core.errors import OpenIliasError
@@ -57,7 +61,8 @@ class _Pools:
     def submit(self, function: Callable[[Any], Any], job: Any) -> Future[Any]:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=self._setup)
+            begin = partial(_begin, self._setup)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=begin)
         try:
             return self._pool.submit(function, job)
         except BrokenProcessPool as error:  # it died a moment ago; seen when this job's turn comes
@@ -69,6 +74,20 @@ class _Pools:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def _begin(setup: Callable[[], None] | None) -> None:
+    """Prepare a worker: it ends when its parent does, also when that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    if setup is not None:
+        setup()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -87,15 +88,42 @@ def resumed_folder(target: Path, key: str, *, begun: Callable[[Path], bool]) -> 
     target = target.resolve()
     folder = target.with_name(f".{target.name}.{key}{_TEMPORARY}")
     folder.mkdir(exist_ok=True)
+    with _owned(folder):
+        remove_temporaries(folder)
+        try:
+            yield folder
+            if target.exists():
+                target.rmdir()
+            folder.replace(target)
+        except BaseException:
+            if not begun(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process; a dead owner no longer owns it."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield folder
-        if target.exists():
-            target.rmdir()
-        folder.replace(target)
-    except BaseException:
-        if not begun(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OpenIliasError(
+                "Another process is making this output.", where=folder, fix="Wait for it, or give another --out."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left in a folder and below; nobody else may be writing there."""
+    for path in sorted(folder.rglob(f".*{_TEMPORARY}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import is_temporary, made_folder, read_json, temporary_beside, write_json
-from openilias.core.fingerprints import differences, fingerprint
+from openilias.core.fingerprints import differences, fingerprint, fingerprint_lines
 
 State = Literal["new", "same", "other"]
 
@@ -68,6 +68,18 @@ def write_manifest(path: Path, *, kind: str, made_from: dict[str, Any], **inform
             **information,
         },
     )
+
+
+def contents_of_folder(folder: Path, *, ours: str) -> str:
+    """Return the fingerprint of names and sizes of the files of an output.
+
+    Args:
+        folder: the output.
+        ours: regular expression of the names at the top of the folder that belong to it.
+    """
+    tops = [path for path in folder.iterdir() if re.fullmatch(ours, path.name)]
+    files = sorted(path for top in tops for path in (top, *top.rglob("*")) if path.is_file())
+    return fingerprint_lines(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files)
 
 
 def claim(folder: Path, name: str, *, kind: str, made_from: dict[str, Any], overwrite: bool, ours: str = "") -> State:

@@ -73,13 +73,15 @@ def find_ilias(root: Path) -> Reading:
     findings: list[Finding] = []
     core = _core_of(root, findings)
     lists = root / LISTS
+    unfinished = _unfinished(root / WRITTEN)
     if not core.is_dir() and not lists.is_dir():
+        refuse(unfinished)
         raise OpenIliasError(
             "This is not a benchmark in the ILIAS layout: it has neither ilias_core nor core nor image_ids.",
             where=root,
             fix="Give the folder that holds ilias_core, or make one with: ilias build synth --out DIR",
         )
-    findings += _unfinished(root / WRITTEN)
+    findings += unfinished
     stated = read_positives(lists / POSITIVES) if is_there(lists / POSITIVES) else None
     if stated is not None:
         findings += stated.findings

@@ -16,6 +16,7 @@ from openilias.core.files import is_there, read_bytes
 from openilias.core.ids import FOLDER_PREFIX, object_of
 from openilias.data.benchmark import Benchmark, Item, SourceShard
 from openilias.data.ilias import LISTS, MINI
+from openilias.data.training import TRAIN
 from openilias.images.tars import image_name
 
 Keys = npt.NDArray[np.bytes_]
@@ -119,8 +120,13 @@ def make_plan(benchmark: Benchmark, selection: Selection) -> Plan:
     if selection.pack is not None and loose:
         plans += _packed(benchmark, loose, selection.pack)
         loose = []
-    notes = tuple(f"{name} is not here, and is left out" for name in benchmark.absent)
-    return Plan(core, tuple(plans), tuple(loose), notes)
+    notes = [f"{name} is not here, and is left out" for name in benchmark.absent]
+    unchecked = sum(bool(plan.sha256) and plan.keep is not None for plan in plans)
+    if unchecked:
+        notes.append(f"{unchecked} tars were read in part, and not compared with their checksums: verify them")
+    if is_there(benchmark.root / TRAIN):
+        notes.append(f"the training split in {TRAIN}/ is no part of the benchmark, and is left out")
+    return Plan(core, tuple(plans), tuple(loose), tuple(notes))
 
 
 def read_keys(path: Path) -> Keys:

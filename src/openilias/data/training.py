@@ -110,7 +110,7 @@ def read_training_set(source: Path, *, root: Path | None = None) -> TrainingSet:
         made = TrainingSet(path.parent if root is None else Path(root), ids, labels, domains)
     except OpenIliasError as error:
         raise OpenIliasError(error.what, where=path, fix=error.fix) from None
-    missing = [item for item in made.ids if not made.path_of(item).is_file()]
+    missing = [item for item in made.ids if not _is_file(made.path_of(item))]
     if missing:
         raise OpenIliasError(
             f"{len(missing)} of {len(made)} images are not there: {first_few(missing)}.",
@@ -118,6 +118,13 @@ def read_training_set(source: Path, *, root: Path | None = None) -> TrainingSet:
             fix="Complete the folder, or name the right one.",
         )
     return made
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _columns(rows: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -134,12 +141,18 @@ def _from_parquet(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[s
         raise OpenIliasError(
             f"These columns are missing: {', '.join(missing)}.", where=path, fix="Give the columns id, label, domain."
         )
-    values = {name: table.column(name).to_pylist() for name in _COLUMNS}
+    try:
+        values = {name: table.column(name).to_pylist() for name in _COLUMNS}
+    except ValueError as error:
+        raise OpenIliasError(
+            f"This file has text that is not UTF-8: {error}.", where=path, fix="Make it again."
+        ) from None
     for name, column in values.items():
         for row, value in enumerate(column):
-            if value is None or value == "" or (isinstance(value, float) and value != value):
+            if value is None or (isinstance(value, str) and not value.strip()) or value != value:
                 raise OpenIliasError(f"The {name} is empty.", where=f"{path}, row {row}", fix="Fill it in.")
-            if not isinstance(value, str) and (name == "id" or not isinstance(value, int)):
+            whole = isinstance(value, int) and not isinstance(value, bool) and name == "label"
+            if not whole and not (isinstance(value, str) and value.isprintable()):
                 raise OpenIliasError(
                     f"The {name} must be text, not {value!r}.", where=f"{path}, row {row}", fix="Write text."
                 )

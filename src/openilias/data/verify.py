@@ -46,6 +46,7 @@ KIND = "verification"
 MANIFEST, FINDINGS = "verify.json", "findings.jsonl"
 _OURS = r"parts|listed|tar_index|findings\.jsonl"
 _LONGEST_KEY = 255  # bytes of a key of the mini list
+_TRIES = 3  # at parts that another process takes away
 _SHOWN = 10  # places named of one duplicate
 
 
@@ -131,7 +132,7 @@ def verify(
         report.add(check_training(root))
         report.add(absent_shards(benchmark, parts, partial=partial))
         report.add(against_list_loose(benchmark, parts))
-        found = [part for shard in shards if (part := parts.read(shard, states[shard.name])) is not None]
+        found = _parts(shards, states, benchmark, depth, parts)
         report.add(finding for part in found for finding in part.findings)
         if depth != "headers":
             report.add(_duplicates(benchmark, shards, parts, depth))
@@ -236,6 +237,23 @@ def _none_lost(run: Callable[..., Iterator[Any]], jobs: Iterable[Job]) -> Iterat
             yield from run(examine_items, singles)
         else:
             yield one
+
+
+def _parts(
+    shards: list[SourceShard], states: dict[str, str], benchmark: Benchmark, depth: Depth, parts: Parts
+) -> list[Part]:
+    """Read the parts of all shards; what another process takes away meanwhile is made again."""
+    for _ in range(_TRIES):
+        found = [parts.read(shard, states[shard.name]) for shard in shards]
+        whole = [part for part in found if part is not None]
+        if len(whole) == len(shards):
+            return whole
+        _examine(shards, states, benchmark, depth, parts, 1)
+    raise OpenIliasError(
+        "Another verification with other settings is at work in this folder.",
+        where=parts.folder,
+        fix="Give another --out.",
+    )
 
 
 def _core_sizes(benchmark: Benchmark, parts: Parts) -> dict[str, tuple[int, int]]:

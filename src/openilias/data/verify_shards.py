@@ -76,7 +76,9 @@ class Parts:
         return part if part.state == state else None
 
     def write(self, shard: SourceShard, part: Part, seen: Sequence[Examined]) -> None:
-        """Keep a part and what its images gave."""
+        """Keep a part and what its images gave, unless another process has done so."""
+        if self.read(shard, part.state) is not None:
+            return
         digests = np.concatenate([one.digests for one in seen]) if seen else Examined("").digests
         sizes = np.concatenate([one.sizes for one in seen]) if seen else Examined("").sizes
         # A marker of another state must not vouch for these.

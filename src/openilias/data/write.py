@@ -22,13 +22,15 @@ from openilias.core.files import (
     is_there,
     read_bytes,
     read_json,
+    remove_temporaries,
     sha256_of,
     write_bytes,
     write_json,
 )
+from openilias.core.findings import refuse
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import FOLDER_PREFIX, object_of
-from openilias.core.manifests import claim, read_manifest, replacing, write_manifest
+from openilias.core.manifests import claim, contents_of_folder, read_manifest, replacing, write_manifest
 from openilias.core.progress import progress
 from openilias.data.benchmark import Benchmark, box_file
 from openilias.data.ilias import (
@@ -38,9 +40,9 @@ from openilias.data.ilias import (
     LISTS,
     MINI,
     POSITIVES,
-    TAR_FOLDERS,
     TEXT_QUERIES,
     WRITTEN,
+    find_ilias,
     read_ilias,
 )
 from openilias.data.selection import Core, Plan, Selection, ShardPlan, make_plan, read_keys
@@ -117,7 +119,7 @@ def write_benchmark(
         "selection": _brief(selection),
     }
     state = claim(out, WRITTEN, kind=KIND, made_from=made_from, overwrite=overwrite, ours=_OURS)
-    if state == "same" and _is_whole(out):
+    if state == "same" and not overwrite and _is_whole(out):
         return Written(read_ilias(out), _notes(out))
 
     def begun() -> bool:
@@ -179,12 +181,9 @@ def _brief(selection: Selection) -> dict[str, Any]:
 
 
 def _is_whole(out: Path) -> bool:
-    """Tell whether a written benchmark is complete and still has all its tars."""
+    """Tell whether a written benchmark is complete and still has all its files."""
     manifest = read_manifest(out / WRITTEN, kind=KIND)
-    sizes = manifest.get("tars", {})
-    return bool(manifest.get("complete")) and all(
-        (out / name).is_file() and (out / name).stat().st_size == size for name, size in sizes.items()
-    )
+    return bool(manifest.get("complete")) and manifest.get("contents") == contents_of_folder(out, ours=_OURS)
 
 
 def _notes(out: Path) -> tuple[str, ...]:
@@ -195,10 +194,7 @@ def _write(
     benchmark: Benchmark, plan: Plan, selection: Selection, out: Path, made_from: dict[str, Any], workers: int
 ) -> None:
     write_manifest(out / WRITTEN, kind=KIND, made_from=made_from, complete=False)
-    for name in TAR_FOLDERS:
-        for path in (out / name).glob(".*") if (out / name).is_dir() else ():
-            if is_temporary(path.name):  # of a killed writing
-                path.unlink()
+    remove_temporaries(out)
     jobs = [_Job(one, out) for one in plan.shards]
     with ordered_map(workers) as run, progress("write", total=len(jobs), unit="shards") as step:
         written = []
@@ -212,16 +208,18 @@ def _write(
     written = sorted((marker for marker in written if marker["sha256"]), key=lambda marker: str(marker["name"]))
     notes = [*plan.notes, *_write_lists(benchmark, plan, selection, written, out)]
     _write_objects(benchmark, plan.core, out)
-    sizes = {f"{m['folder']}/{m['name']}": (out / m["folder"] / m["name"]).stat().st_size for m in written}
-    write_manifest(out / WRITTEN, kind=KIND, made_from=made_from, complete=True, tars=sizes, notes=notes)
-    shutil.rmtree(out / _MARKERS, ignore_errors=True)
+    refuse(one for one in find_ilias(out).findings if one.kind != "benchmark-unfinished")
+    shutil.rmtree(out / _MARKERS)
+    contents = contents_of_folder(out, ours=_OURS)
+    write_manifest(out / WRITTEN, kind=KIND, made_from=made_from, complete=True, contents=contents, notes=notes)
 
 
 def _write_shard(job: _Job) -> dict[str, Any]:
     """Write one tar, its keys, and its marker: name, folder, SHA-256, how many images."""
-    if job.marker.exists() and (job.target.exists() or not read_json(job.marker)["sha256"]):
+    if job.marker.exists():
         kept: dict[str, Any] = read_json(job.marker)
-        return kept
+        if kept["size"] == (job.target.stat().st_size if job.target.exists() else 0):
+            return kept
     shard, keep = job.plan.shard, job.plan.keep
     items = shard.items()
     prefix = len(shard.name) + 1
@@ -242,7 +240,8 @@ def _write_shard(job: _Job) -> dict[str, Any]:
                 write_tar(temporary, ((name, item.read()) for name, item in members))
                 digest = sha256_of(temporary)
     _write_text(job.marker.with_suffix(_KEYS), keys)
-    marker = {"name": job.plan.name, "folder": job.plan.folder, "sha256": digest, "images": len(keys)}
+    size = job.target.stat().st_size if digest else 0
+    marker = {"name": job.plan.name, "folder": job.plan.folder, "sha256": digest, "images": len(keys), "size": size}
     write_json(job.marker, marker)
     return marker
 
