@@ -209,7 +209,7 @@ def _write(
     notes = [*plan.notes, *_write_lists(benchmark, plan, selection, written, out)]
     _write_objects(benchmark, plan.core, out)
     refuse(one for one in find_ilias(out).findings if one.kind != "benchmark-unfinished")
-    shutil.rmtree(out / _MARKERS)
+    shutil.rmtree(out / _MARKERS, ignore_errors=True)
     contents = contents_of_folder(out, ours=_OURS)
     write_manifest(out / WRITTEN, kind=KIND, made_from=made_from, complete=True, contents=contents, notes=notes)
 
