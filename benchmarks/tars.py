@@ -88,6 +88,8 @@ def memory_of(code: str, *arguments: str) -> float:
     # Not ru_maxrss: that of a child begins with what its parent has.
     peak = "import re, sys\n{}\nprint(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024)"
     imports = "from pathlib import Path\nimport tarfile\nfrom openilias.images.tars import scan_tar"
+    if not Path("/proc/self/status").exists():
+        return float("nan")
     measured = []
     for body in (imports, f"{imports}\n{code}"):
         command = [sys.executable, "-c", peak.format(body), *arguments]
