@@ -4,7 +4,8 @@
     python benchmarks/knobs.py --default        the default benchmark with the settings of `ilias demo`
 
 The descriptors are ``sift_vlad``, fitted once, and a plain colour histogram. Every benchmark of a sweep has the same
-random numbers: the same things, poses, places and light, but for the knob that moves.
+random numbers: the same things, poses, places and light, but for the knob that moves. The plots show means over three
+seeds; ``knobs.csv`` keeps what each seed gave, and a sweep of one seed or knob replaces its own rows.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import argparse
 import csv
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -38,6 +40,8 @@ from openilias.models.sift_vlad import SiftVladSettings
 from openilias.models.zoo import find_model, load_model
 from openilias.search.exact import topk
 
+SEEDS = (0, 1, 2)
+NAMES = ("sift_vlad", "histogram")
 Describe = Callable[[Item], np.ndarray]
 
 # Where each knob stands while another one moves.
@@ -130,7 +134,28 @@ def point(job: tuple[Path, SynthSettings, str, float, Path]) -> tuple[str, float
     return knob, value, results
 
 
-def draw(knob: str, rows: Sequence[tuple[float, dict[str, float]]], out: Path) -> None:
+def read_rows(path: Path) -> dict[tuple[str, float, int], dict[str, float]]:
+    """Read what earlier sweeps measured: (knob, value, seed) -> mAP of each descriptor."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as handle:
+        return {
+            (row["knob"], float(row["value"]), int(row["seed"])): {name: float(row[name]) for name in NAMES}
+            for row in csv.DictReader(handle)
+        }
+
+
+def write_rows(rows: dict[tuple[str, float, int], dict[str, float]], path: Path) -> None:
+    order = {(knob, float(value)): place for knob in SWEEPS for place, value in enumerate(SWEEPS[knob])}
+    keys = sorted(rows, key=lambda key: (list(SWEEPS).index(key[0]), order[key[:2]], key[2]))
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["knob", "value", "seed", *NAMES])
+        writer.writerows([k, f"{v:g}", s, *(f"{rows[k, v, s][name]:.4f}" for name in NAMES)] for k, v, s in keys)
+
+
+def draw(knob: str, rows: dict[tuple[str, float, int], dict[str, float]], out: Path) -> None:
+    """Draw the mean over the seeds, and from the least to the most of them."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -138,9 +163,11 @@ def draw(knob: str, rows: Sequence[tuple[float, dict[str, float]]], out: Path) -
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(3.6, 2.6), layout="constrained")
-    values = [value for value, _ in rows]
-    for name, mark in (("sift_vlad", "o-"), ("histogram", "s--")):
-        axes.plot(values, [100 * found[name] for _, found in rows], mark, label=name, markersize=4)
+    values = [float(value) for value in SWEEPS[knob]]
+    for name, mark in zip(NAMES, ("o-", "s--"), strict=True):
+        found = [[100 * rows[key][name] for key in rows if key[:2] == (knob, value)] for value in values]
+        axes.fill_between(values, [min(one) for one in found], [max(one) for one in found], alpha=0.2, linewidth=0)
+        axes.plot(values, [sum(one) / len(one) for one in found], mark, label=name, markersize=4)
     if knob == "scale":
         axes.set_xscale("log")
         axes.set_xticks(values, [f"{value:g}" for value in values])
@@ -156,11 +183,28 @@ def draw(knob: str, rows: Sequence[tuple[float, dict[str, float]]], out: Path) -
 
 
 def sweep(arguments: argparse.Namespace, work: Path) -> None:
+    for seed in arguments.seed or SEEDS:
+        sweep_seed(arguments, seed, work / str(seed))
+    rows = read_rows(arguments.out / "knobs.csv")
+    for knob in SWEEPS:
+        if all(any(key[:2] == (knob, float(value)) for key in rows) for value in SWEEPS[knob]):
+            draw(knob, rows, arguments.out)
+            means = [mean_of(rows, knob, value) for value in SWEEPS[knob]]
+            falls = "falls" if all(a > b for a, b in pairwise(means)) else "DOES NOT FALL EVERYWHERE"
+            print(f"{knob:>12}   {'  '.join(f'{100 * mean:5.1f}' for mean in means)}   {falls}")
+
+
+def mean_of(rows: dict[tuple[str, float, int], dict[str, float]], knob: str, value: float) -> float:
+    found = [rows[key]["sift_vlad"] for key in rows if key[:2] == (knob, float(value))]
+    return sum(found) / len(found)
+
+
+def sweep_seed(arguments: argparse.Namespace, seed: int, work: Path) -> None:
     settings = SynthSettings(
         objects=arguments.objects,
         distractors=arguments.distractors,
         size=arguments.size,
-        seed=arguments.seed,
+        seed=seed,
         positives=(4, 4),
         knobs=Knobs.model_validate(FIXED),
     )
@@ -174,28 +218,19 @@ def sweep(arguments: argparse.Namespace, work: Path) -> None:
         if not arguments.knob or knob in arguments.knob
         for value in values
     ]
-    found: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows = read_rows(arguments.out / "knobs.csv")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for knob, value, results in pool.map(point, jobs):
-            found.setdefault(knob, []).append((value, results))
-            print(
-                f"{knob:>12} {value:6g}   " + "   ".join(f"{n} {100 * m:5.1f} %" for n, m in results.items()),
-                flush=True,
-            )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for knob, rows in found.items():
-        draw(knob, rows, arguments.out)
-    if not arguments.knob:
-        with (arguments.out / "knobs.csv").open("w", newline="") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(["knob", "value", "sift_vlad", "histogram"])
-            for knob, rows in found.items():
-                writer.writerows([knob, f"{v:g}", f"{r['sift_vlad']:.4f}", f"{r['histogram']:.4f}"] for v, r in rows)
+            rows[knob, value, seed] = results
+            shown = "   ".join(f"{n} {100 * m:5.1f} %" for n, m in results.items())
+            print(f"seed {seed} {knob:>12} {value:6g}   {shown}", flush=True)
+    write_rows(rows, arguments.out / "knobs.csv")
 
 
 def default(arguments: argparse.Namespace, work: Path) -> None:
     started = time.perf_counter()
-    result = run_demo(work / "demo", workers=2, seed=arguments.seed)
+    result = run_demo(work / "demo", workers=2, seed=(arguments.seed or [0])[0])
     print(f"ilias demo: {time.perf_counter() - started:.0f} s")
     benchmark = read_ilias(work / "demo" / "benchmark")
     kept = evaluate_to(work / "demo" / "run" / "ranking", benchmark, None)
@@ -213,7 +248,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=40)
     parser.add_argument("--distractors", type=int, default=300)
     parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, action="append", help="only this one; again for more")
     parser.add_argument("--knob", action="append", choices=list(SWEEPS), help="only this one; again for more")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "knobs")
     arguments = parser.parse_args()
