@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,16 @@ def ilias(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+def kill_when(seen: Callable[[], object], code: str, *arguments: object) -> None:
+    """Run Python code in a process of its own and kill it, as nothing can catch, as soon as ``seen`` says so."""
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
+    deadline = time.monotonic() + 120
+    while not seen() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
 
 
 def _folder(variable: str) -> Path:

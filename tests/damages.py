@@ -74,7 +74,7 @@ class Copy:
 
     def members(self) -> list[tuple[tarfile.TarInfo, bytes]]:
         with tarfile.open(self.tar) as tar:
-            return [(info, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+            return [(info, tar.extractfile(info).read()) for info in tar]
 
     def retar(self, *extra: tuple[tarfile.TarInfo, bytes]) -> None:
         """Write the first tar again, the extra members first, and state its new checksum."""

@@ -214,7 +214,7 @@ def one(targets: Targets, number: int, seed: int) -> tuple[str, bytes]:
         with contextlib.suppress(OpenIliasError):
             read(data)
     except BaseException as error:
-        error.data = data  # type: ignore[attr-defined]
+        error.data = data
         raise
     return name, data
 

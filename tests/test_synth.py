@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from conftest import kill_when
 from openilias.build import pictures as pictures_module
 from openilias.build import synth
 from openilias.build.camera import photograph
@@ -181,12 +182,7 @@ def test_killed_it_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None
         "settings = synth.SynthSettings.model_validate_json(sys.argv[2])\n"
         "synth.build_synth(Path(sys.argv[1]), settings, workers=1)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(out), SMALL.model_dump_json()])
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".out.*/.shards/0000.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when(lambda: list(tmp_path.glob(".out.*/.shards/0000.json")), code, out, SMALL.model_dump_json())
     assert not out.exists()
     (tar,) = tmp_path.glob(".out.*/yfcc100m/yfcc100m_0000.tar")
     node = tar.stat().st_ino
@@ -574,7 +570,7 @@ def test_camera_of_no_strength_changes_nothing() -> None:
 
 
 def shot(**changes: float) -> Shot:
-    return Shot(**(EASY | changes))  # type: ignore[arg-type]
+    return Shot(**(EASY | changes))
 
 
 def scene(seed: int, hero: Thing | None, clutter: int = 8, **changes: float) -> Taken:

@@ -8,6 +8,7 @@ import shutil
 import struct
 import tarfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def twin(path: Path) -> list[tuple[str, bytes]]:
     """The images as the standard library has them."""
     with tarfile.open(path) as tar:
         return [
-            (info.name.removesuffix(".jpg"), tar.extractfile(info).read())  # type: ignore[union-attr]
+            (info.name.removesuffix(".jpg"), tar.extractfile(info).read())
             for info in tar
             if info.isreg() and info.name.endswith(".jpg")
         ]
@@ -282,10 +283,10 @@ def test_a_changed_shard_is_scanned_again(shard: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("harm", [lambda p: p.write_bytes(b"junk"), lambda p: p.write_bytes(p.read_bytes()[:100])])
-def test_a_damaged_index_is_made_again(shard: Path, tmp_path: Path, harm: object) -> None:
+def test_a_damaged_index_is_made_again(shard: Path, tmp_path: Path, harm: Callable[[Path], object]) -> None:
     scan_once(shard, tmp_path / "kept")
     (file,) = (tmp_path / "kept").iterdir()
-    harm(file)  # type: ignore[operator]
+    harm(file)
     assert len(scan_once(shard, tmp_path / "kept").index) == len(IMAGES)
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Outcome
+from conftest import Outcome, kill_when
 from damages import DAMAGES, Copy, member, photo
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import ordered_map
@@ -108,12 +108,7 @@ def test_killed_it_goes_on(tiny_root: Path, tmp_path: Path) -> None:
         "verify_shards.Parts.write = slow\n"
         "verify(Path(sys.argv[1]), Path(sys.argv[2]), workers=1)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tiny_root), str(out)])
-    deadline = time.monotonic() + 60
-    while not list(out.glob("parts/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when(lambda: list(out.glob("parts/*.json")), code, tiny_root, out)
     done = {path: path.stat().st_mtime_ns for path in out.glob("parts/*.json")}
     assert done
     assert not (out / "verify.json").exists()
@@ -168,7 +163,7 @@ def test_a_part_that_another_process_takes_is_made_again(
     real, calls = module._examine, []
 
     def thief(*arguments: object) -> None:
-        real(*arguments)  # type: ignore[arg-type]
+        real(*arguments)
         calls.append(1)
         if len(calls) == 1:
             min((tmp_path / "v").glob("parts/*.json")).unlink()
@@ -317,13 +312,13 @@ def test_duplicates_are_those_of_a_dictionary(
                 twins["pixels"].setdefault((pixels, 0), []).append((number, row))
         for by in ("bytes", "pixels"):
             path = folder / f"{number}.{by}.npy"
-            np.save(path, sorted_digests(digests, by))  # type: ignore[arg-type]
+            np.save(path, sorted_digests(digests, by))
             files[by].append(path)
     version_of = {(n, r): version for n, rows in enumerate(shards) for r, (_, version) in enumerate(rows)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("openilias.data.duplicates._ROWS_AT_ONCE", at_once)
         for by in ("bytes", "pixels"):
-            found = sorted(one.places for one in find_duplicates(files[by], by))  # type: ignore[arg-type]
+            found = sorted(one.places for one in find_duplicates(files[by], by))
             wanted = sorted(
                 tuple(places)
                 for places in twins[by].values()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import Outcome
+from conftest import Outcome, kill_when
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import sha256_of
 from openilias.data import Benchmark, read_ilias
@@ -202,12 +200,7 @@ def test_killed_it_goes_on_to_the_same_bytes(tiny_root: Path, tiny: Benchmark, t
         "write._write_shard = slow\n"
         "write.write_benchmark(read_ilias(Path(sys.argv[1])), Path(sys.argv[2]), workers=1)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tiny_root), str(out)])
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".written/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when(lambda: list(out.glob(".written/*.json")), code, tiny_root, out)
     with pytest.raises(OpenIliasError, match="cut off"):
         read_ilias(out)
     first = out / "yfcc100m" / "yfcc100m_0000.tar"
