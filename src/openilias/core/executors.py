@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Barrier
 from threading import Thread
 from typing import Any
 
@@ -60,9 +60,7 @@ class _Pools:
 
     def submit(self, function: Callable[[Any], Any], job: Any) -> Future[Any]:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            begin = partial(_begin, self._setup)
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=begin)
+            self._pool = _full_pool(self.workers, self._setup)
         try:
             return self._pool.submit(function, job)
         except BrokenProcessPool as error:  # it died a moment ago; seen when this job's turn comes
@@ -76,8 +74,24 @@ class _Pools:
             self._pool = None
 
 
-def _begin(setup: Callable[[], None] | None) -> None:
+def _full_pool(workers: int, setup: Callable[[], None] | None) -> ProcessPoolExecutor:
+    """A pool whose processes all exist: one that starts a process while another dies can fail or hang in Python."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(context.Barrier(workers), setup)
+    )
+    for _ in range(workers):  # none is idle before the last has come, so each of these starts one
+        pool.submit(_nothing)
+    return pool
+
+
+def _nothing() -> None:
+    pass
+
+
+def _begin(all_here: Barrier, setup: Callable[[], None] | None) -> None:
     """Prepare a worker: it ends when its parent does, also when that is killed."""
+    all_here.wait()
     parent = multiprocessing.parent_process()
     if parent is not None:
         Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
