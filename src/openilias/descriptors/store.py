@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,18 @@ MANIFEST = "manifest.json"
 FILES = r"\d{5,}\.(npy|ids\.parquet|json)"
 
 
+SkipStatus = Literal["unreadable", "unusable", "timeout", "crash"]
+"""Why a sample was passed over: its bytes are no image; its tar member cannot be used; it took too long to read; the
+process that read it died. The first, third and fourth can be tried again."""
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A sample that could not be described, and why."""
 
     id: str
     reason: str
+    status: SkipStatus = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def write_shard(
             "sha256": sha256_of(array_path),
             "ids_sha256": sha256_of(ids_path),
             "source": source,
-            "skipped": [{"id": item.id, "reason": item.reason} for item in skipped],
+            "skipped": [asdict(item) for item in skipped],
         },
     )
 
@@ -132,7 +138,7 @@ def read_marker(folder: Path, number: int) -> StoreShard | None:
         return None
     marker = read_json(path)
     try:
-        skipped = tuple(Skipped(entry["id"], entry["reason"]) for entry in marker["skipped"])
+        skipped = tuple(Skipped(**entry) for entry in marker["skipped"])
         return StoreShard(
             folder,
             number,
