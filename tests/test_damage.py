@@ -18,7 +18,7 @@ from openilias.data import read_ilias
 from openilias.data.selection import Selection
 from openilias.data.verify import verify
 from openilias.data.write import write_benchmark
-from openilias.descriptors.extract import extract
+from openilias.descriptors.extract import Options, extract
 from openilias.models.backbone import Backbone
 from openilias.models.zoo import find_model, load_model
 
@@ -45,7 +45,7 @@ def photo_root(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def try_extract(root: Path, damage: Damage, backbone: Backbone, out: Path, *, skip: bool) -> str:
     try:
-        store = extract(read_ilias(root), backbone, damage.partition, out, workers=1, skip_unreadable=skip)
+        store = extract(read_ilias(root), backbone, damage.partition, out, Options(workers=1, skip_unreadable=skip))
     except OpenIliasError as error:
         return "stops" if error.where else "stops without saying where"
     return "skips" if store.skipped else "describes"

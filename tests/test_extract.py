@@ -16,7 +16,7 @@ import pytest
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import Benchmark, read_ilias
-from openilias.descriptors.extract import extract
+from openilias.descriptors.extract import Options, extract
 from openilias.descriptors.store import open_store
 from openilias.images.decode import decode
 from openilias.models.backbone import Backbone
@@ -58,12 +58,12 @@ def test_batches_workers_and_windows_change_nothing(
     tiny: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = model(dtype="float32")
-    first = extract(tiny, backbone, "positives", tmp_path / "a", batch_size=4, workers=1)
-    same = extract(tiny, backbone, "positives", tmp_path / "b", batch_size=4, workers=3)
+    first = extract(tiny, backbone, "positives", tmp_path / "a", Options(batch_size=4, workers=1))
+    same = extract(tiny, backbone, "positives", tmp_path / "b", Options(batch_size=4, workers=3))
     assert first.shards[0].sha256 == same.shards[0].sha256
-    monkeypatch.setattr("openilias.descriptors.extract._PREPARED_BATCHES", 1)
+    monkeypatch.setattr("openilias.descriptors.pipeline.WINDOW", 1)
     for size in (1, 2, 64):
-        other = extract(tiny, backbone, "positives", tmp_path / str(size), batch_size=size)
+        other = extract(tiny, backbone, "positives", tmp_path / str(size), Options(batch_size=size))
         assert other.shards[0].ids() == list(tiny.positives)
         assert np.abs(other.shards[0].descriptors() - first.shards[0].descriptors()).max() < 1e-5
 
@@ -86,7 +86,7 @@ def test_another_model_protocol_or_partition_stops(tiny: Benchmark, resnet: Back
     other = load_model(find_model("resnet18"), Protocol(resolution=64), random_weights=1)
     with pytest.raises(OpenIliasError, match="weights:"):
         extract(tiny, other, "positives", out)
-    store = extract(tiny, model(resolution=80), "positives", out, overwrite=True)
+    store = extract(tiny, model(resolution=80), "positives", out, Options(overwrite=True))
     assert store.manifest["made_from"]["protocol"]["resolution"] == 80
 
 
@@ -140,7 +140,7 @@ def test_unreadable_images_stop_or_are_listed(root: Path, resnet: Backbone, tmp_
         extract(benchmark, resnet, "positives", out)
     assert caught.value.where == bad
     assert not out.exists()
-    store = extract(benchmark, resnet, "positives", out, skip_unreadable=True)
+    store = extract(benchmark, resnet, "positives", out, Options(skip_unreadable=True))
     assert [item.id for item in store.skipped] == [bad]
     assert "not known" in store.skipped[0].reason
     assert store.shards[0].ids() == [item for item in benchmark.positives if item != bad]
@@ -307,7 +307,7 @@ def test_overwrite_is_refused_before_anything_is_lost(tiny: Benchmark, resnet: B
     extract(tiny, resnet, "positives", out)
     before = files_of(out)
     with pytest.raises(OpenIliasError, match="no text tower"):
-        extract(tiny, resnet, "text_queries", out, overwrite=True)
+        extract(tiny, resnet, "text_queries", out, Options(overwrite=True))
     assert files_of(out) == before
 
 
@@ -328,7 +328,7 @@ def test_a_failed_overwrite_puts_the_old_store_back(root: Path, resnet: Backbone
     before = files_of(out)
     (root / "ilias_core" / read_ilias(root).positives[0]).write_bytes(b"broken")
     with pytest.raises(OpenIliasError, match="cannot be decoded"):
-        extract(read_ilias(root), model(resolution=80), "positives", out, overwrite=True)
+        extract(read_ilias(root), model(resolution=80), "positives", out, Options(overwrite=True))
     assert files_of(out) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "s"]
 
@@ -339,7 +339,7 @@ def test_overwrite_mends_a_damaged_store(tiny: Benchmark, resnet: Backbone, tmp_
     extract(tiny, resnet, "positives", out)
     before = files_of(out)
     (out / name).write_bytes(b"{")
-    extract(tiny, resnet, "positives", out, overwrite=True)
+    extract(tiny, resnet, "positives", out, Options(overwrite=True))
     assert files_of(out) == before
 
 
@@ -348,7 +348,7 @@ def test_a_folder_with_other_files_is_never_replaced(tiny: Benchmark, resnet: Ba
     extract(tiny, resnet, "positives", out)
     (out / "notes.txt").write_text("precious")
     with pytest.raises(OpenIliasError, match=r"holds other files too: notes\.txt"):
-        extract(tiny, model(resolution=80), "positives", out, overwrite=True)
+        extract(tiny, model(resolution=80), "positives", out, Options(overwrite=True))
     assert (out / "notes.txt").read_text() == "precious"
 
 
@@ -356,6 +356,6 @@ def test_an_output_may_be_a_link(tiny: Benchmark, resnet: Backbone, tmp_path: Pa
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     extract(tiny, resnet, "positives", tmp_path / "link")
-    extract(tiny, model(resolution=80), "positives", tmp_path / "link", overwrite=True)
+    extract(tiny, model(resolution=80), "positives", tmp_path / "link", Options(overwrite=True))
     assert (tmp_path / "link").is_symlink()
     assert open_store(tmp_path / "real").manifest["made_from"]["protocol"]["resolution"] == 80

@@ -247,7 +247,7 @@ def crash_on_thirteen(number: int) -> int:
 
 
 def test_a_job_that_kills_its_process_is_named_and_the_others_are_done() -> None:
-    with ordered_map(2, lost=lambda job: ("lost", job)) as run:
+    with ordered_map(2, lost=lambda job, loss: ("lost", job)) as run:
         found = list(run(crash_on_thirteen, range(30)))
     assert found == [("lost", 13) if number == 13 else number * number for number in range(30)]
 

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,10 +60,6 @@ _NAMES = 0  # the second number of the seed of the names
 T = TypeVar("T")
 J = TypeVar("J")
 Map = Callable[[Callable[[J], T], Iterable[J]], Iterator[T]]
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 def _box_line(box: Box) -> bytes:
@@ -232,7 +227,7 @@ def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = Non
     with (
         resumed_folder(out, fingerprint(made_from), begun=_begun) as folder,
         one_thread_per_worker(),
-        ordered_map(workers or os.cpu_count() or 1, setup=_one_thread) as run,
+        ordered_map(workers or os.cpu_count() or 1) as run,
         progress("Generating pictures", total=None, unit="pictures") as step,
     ):
         # The last file of a part says that it is whole; anything else is of a killed run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +16,22 @@ from openilias.cli.options import (
     Device,
     Dtype,
     Json,
+    MinSize,
     Model,
     Overwrite,
     PoolingName,
+    PositiveBoxes,
+    PrecisionName,
+    QueryBoxes,
     RandomWeights,
     Resize,
+    ResizerName,
     Resolution,
+    Rotations,
+    Scales,
+    Shard,
+    Timeout,
+    Views,
     Weights,
     Workers,
     device_of,
@@ -51,38 +62,70 @@ def extract(
     random_weights: RandomWeights = None,
     resolution: Resolution = None,
     resize: Resize = "longest",
+    min_size: MinSize = 0,
+    resizer: ResizerName = "pillow",
+    query_boxes: QueryBoxes = "none",
+    positive_boxes: PositiveBoxes = "none",
+    scales: Scales = "1",
+    rotations: Rotations = "0",
+    views: Views = "all",
     pooling: PoolingName = None,
+    precision: PrecisionName = "float32",
     dtype: Dtype = "float16",
     compat: CompatMode = "paper",
     device: Device = "cpu",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    timeout: Timeout = 300.0,
+    shard: Shard = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="List images that cannot be decoded and go on.")
     ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try images again that were passed over before.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Describe a partition of a benchmark. Killed, it continues when run again."""
+    from openilias.core.shards import Share, parse_share
     from openilias.data import read_ilias
-    from openilias.descriptors.extract import extract as extract_store
+    from openilias.descriptors.extract import Options, extract_share
+    from openilias.descriptors.store import open_store
     from openilias.models.zoo import find_model, load_model
 
-    protocol = protocol_of(resolution, resize, pooling, dtype, compat)
+    protocol = protocol_of(
+        resolution=resolution,
+        resize=resize,
+        min_size=min_size,
+        resizer=resizer,
+        query_boxes=query_boxes,
+        positive_boxes=positive_boxes,
+        scales=scales,
+        rotations=rotations,
+        views=views,
+        pooling=pooling,
+        precision=precision,
+        dtype=dtype,
+        compat=compat,
+    )
+    options = Options(
+        batch_size=batch_size,
+        workers=workers,
+        timeout=timeout,
+        skip_unreadable=skip_unreadable,
+        retry=retry,
+        overwrite=overwrite,
+        share=Share() if shard is None else parse_share(shard),
+    )
     read = read_ilias(benchmark)
     backbone = load_model(
         find_model(model), protocol, weights=weights, random_weights=random_weights, device=device_of(device)
     )
-    store = extract_store(
-        read,
-        backbone,
-        partition,
-        out,
-        batch_size=batch_size,
-        workers=workers,
-        skip_unreadable=skip_unreadable,
-        overwrite=overwrite,
-    )
+    unfinished = extract_share(read, backbone, partition, out, options)
+    if unfinished:
+        say(f"{out}: this share is done; {len(unfinished)} shards are left to the others")
+        emit({"store": str(out), "unfinished": unfinished}, json)
+        return
+    store = open_store(out)
     say(f"{out}: {store.rows} descriptors of {backbone.dims} dimensions in {len(store.shards)} shards")
     for item in store.skipped:
         say(f"  skipped {item.id}: {item.reason}")
@@ -92,7 +135,7 @@ def extract(
             "rows": store.rows,
             "dims": backbone.dims,
             "shards": len(store.shards),
-            "skipped": [{"id": item.id, "reason": item.reason} for item in store.skipped],
+            "skipped": [asdict(item) for item in store.skipped],
             "fingerprint": store.fingerprint,
         },
         json,

@@ -11,11 +11,15 @@ from openilias.cli.options import (
     CompatMode,
     Device,
     Json,
+    MinSize,
     Overwrite,
     PoolingName,
+    PrecisionName,
     RandomWeights,
     Resize,
     Resolution,
+    Rotations,
+    Scales,
     Weights,
     Workers,
     device_of,
@@ -28,7 +32,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
 
 app = typer.Typer(help="Which models there are, what they are, and whether they work.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="A name of the zoo, or any timm name.")]
+Name = Annotated[str, typer.Argument(help="A name of the zoo, any timm name, or LIBRARY:NAME.")]
 
 
 @app.command("list", epilog="Example: ilias models list")
@@ -74,7 +78,11 @@ def check(
     random_weights: RandomWeights = None,
     resolution: Resolution = None,
     resize: Resize = "longest",
+    min_size: MinSize = 0,
+    scales: Scales = "1",
+    rotations: Rotations = "0",
     pooling: PoolingName = None,
+    precision: PrecisionName = "float32",
     compat: CompatMode = "paper",
     device: Device = "cpu",
     json: Json = None,
@@ -83,7 +91,17 @@ def check(
     from openilias.models.check import check_backbone
     from openilias.models.zoo import find_model, load_model
 
-    protocol = protocol_of(resolution, resize, pooling, "float32", compat)
+    protocol = protocol_of(
+        resolution=resolution,
+        resize=resize,
+        min_size=min_size,
+        scales=scales,
+        rotations=rotations,
+        pooling=pooling,
+        precision=precision,
+        dtype="float32",
+        compat=compat,
+    )
     backbone = load_model(
         find_model(name), protocol, weights=weights, random_weights=random_weights, device=device_of(device)
     )

@@ -9,22 +9,48 @@ from typing import Annotated, Any
 import typer
 
 from openilias.core.files import write_json
-from openilias.core.protocol import Compat, Pooling, Protocol, ResizeRule
+from openilias.core.protocol import (
+    BoxUse,
+    Compat,
+    Pooling,
+    Precision,
+    Protocol,
+    Resizer,
+    ResizeRule,
+    StoredType,
+    ViewsOf,
+)
 
 BenchmarkDir = Annotated[Path, typer.Argument(help="Folder in the ILIAS layout.", metavar="BENCHMARK")]
-Model = Annotated[str, typer.Option(help="A name of `ilias models list`, or any timm name.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A name of `ilias models list`, any timm name, torchvision:NAME, open_clip:NAME/TAG, hf:NAME, or "
+        "path.py:function."
+    ),
+]
 Weights = Annotated[Path | None, typer.Option(help="Local weights file, instead of the published ones.")]
 RandomWeights = Annotated[int | None, typer.Option(metavar="SEED", help="No weights at all: try things out.")]
 Resolution = Annotated[int | None, typer.Option(min=1, help="In pixels; the model's test resolution by default.")]
 Resize = Annotated[
     ResizeRule, typer.Option(help="Larger side, smaller side, smaller side + crop, square, zero-padded.")
 ]
+MinSize = Annotated[int, typer.Option(min=0, help="Zeros around sides shorter than this, in pixels.")]
+ResizerName = Annotated[Resizer, typer.Option(help="`torchvision` is faster and differs by one grey level at times.")]
+QueryBoxes = Annotated[BoxUse, typer.Option(help="Keep only the boxes of query images: masked, cropped, or both.")]
+PositiveBoxes = Annotated[BoxUse, typer.Option(help="Likewise of the positives.")]
+Scales = Annotated[str, typer.Option(metavar="S,S,...", help="Describe at each factor of the size; 0.707,1,1.414.")]
+Rotations = Annotated[str, typer.Option(metavar="A,A,...", help="Describe at each angle; 0,90,180,270.")]
+Views = Annotated[ViewsOf, typer.Option(help="Whose scales and rotations these are.")]
 PoolingName = Annotated[Pooling | None, typer.Option(help="The model's own by default.")]
+PrecisionName = Annotated[Precision, typer.Option(help="In which the network computes; float16 on GPUs only.")]
 CompatMode = Annotated[Compat, typer.Option(help="`official` repeats the quirks of the official code.")]
-Dtype = Annotated[str, typer.Option(help="Of the stored descriptors: float16 or float32.")]
+Dtype = Annotated[StoredType, typer.Option(help="Of the stored descriptors.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; by default 4 on cpu, else 32.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; by default 8 on cpu, else 32.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes or threads; all cores by default.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that reading and preparing an image may take.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every n-th shard, from i = 0 on.")]
 Processes = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; all cores by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made from something else.")]
 Json = Annotated[
@@ -34,15 +60,18 @@ Json = Annotated[
 MOST_K = 2**31 - 1
 
 
-def protocol_of(
-    resolution: int | None, resize: ResizeRule, pooling: Pooling | None, dtype: str, compat: Compat
-) -> Protocol:
-    """Make the protocol of the options; a wrong dtype is a usage error."""
-    if dtype not in ("float16", "float32"):
-        raise typer.BadParameter(f"'{dtype}' is not float16 or float32.", param_hint="--dtype")
+def protocol_of(*, scales: str = "1", rotations: str = "0", **fields: Any) -> Protocol:
+    """Make the protocol of the options; the lists are given with commas between."""
     return Protocol.model_validate(
-        {"resolution": resolution, "resize": resize, "pooling": pooling, "dtype": dtype, "compat": compat}
+        fields | {"scales": _numbers(scales, "--scales", float), "rotations": _numbers(rotations, "--rotations", int)}
     )
+
+
+def _numbers(text: str, option: str, kind: type[float | int]) -> tuple[float, ...]:
+    try:
+        return tuple(kind(word) for word in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not numbers with commas between.", param_hint=option) from None
 
 
 def device_of(name: str) -> str:

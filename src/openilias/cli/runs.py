@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openilias.cli.evaluation import show_evaluation
-from openilias.cli.options import BatchSize, Device, Json, Overwrite, Workers, device_of, emit, say, table
+from openilias.cli.options import BatchSize, Device, Json, Overwrite, Timeout, Workers, device_of, emit, say, table
 
 if TYPE_CHECKING:
     from openilias.experiments.run import RunResult
@@ -41,6 +41,8 @@ def run(
     device: Device = "cpu",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    timeout: Timeout = 300.0,
+    retry: Annotated[bool, typer.Option("--retry", help="Try images again that were passed over before.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -49,7 +51,7 @@ def run(
     from openilias.experiments.run import Resources, run_experiment
 
     experiments = read_experiment(experiment)
-    resources = Resources(device=device_of(device), batch_size=batch_size, workers=workers)
+    resources = Resources(device_of(device), batch_size, workers, timeout, retry)
     results = [run_experiment(single, resources, overwrite=overwrite) for single in experiments]
     if len(results) == 1:
         _show(results[0])

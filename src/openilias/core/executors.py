@@ -2,67 +2,85 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
-from multiprocessing.synchronize import Barrier
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 from openilias.core.errors import OpenIliasError
 
 _AHEAD = 4  # jobs begun per worker
+
+Loss = Literal["crash", "timeout"]
+Lost = Callable[[Any, Loss], Any]
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")} | {
+    "OPENCV_FOR_THREADS_NUM": "1"
+}
+"""The work goes to all cores; a piece of it that went to all of them too would wait for the others."""
 
 
 @contextmanager
 def ordered_map(
     workers: int,
     *,
-    setup: Callable[[], None] | None = None,
-    lost: Callable[[Any], Any] | None = None,
+    lost: Lost | None = None,
+    timeout: float | None = None,
+    ahead: int = _AHEAD,
 ) -> Iterator[Callable[..., Iterator[Any]]]:
     """Give a ``map`` whose results come in the order of the jobs; few are begun before they are asked for.
 
-    For one worker everything happens in this process. More are spawned: a script must call this under
-    ``if __name__ == "__main__":``.
+    For one worker everything happens in this process, where neither a crash nor a time-out can be caught.
 
     Args:
         workers: processes.
-        setup: called once in each spawned process.
-        lost: makes the result of a job whose process died (killed, out of memory, a crash in a decoder). Jobs that
-            merely stood beside it are done again. Without it a dead process is an error.
+        lost: makes the result of a job whose process died (killed, out of memory, a crash in a decoder) or that took
+            too long. Jobs that merely stood beside it are done again. Without it either is an error.
+        timeout: seconds that a job may take.
+        ahead: jobs begun per worker.
 
     Raises:
-        OpenIliasError: a process died, and there is no ``lost``.
+        OpenIliasError: a job was lost, and there is no ``lost``.
     """
     if workers == 1:
         yield map
         return
-    pools = _Pools(workers, setup)
+    pools = _Pools(workers, timeout, ahead)
     try:
         yield lambda function, jobs: _results(pools, function, jobs, lost)
-    finally:
-        pools.close()
+    except BaseException:
+        pools.kill()
+        raise
+    pools.close()
 
 
 class _Pools:
-    """The pool in use; a new one after a process died."""
+    """The pool in use; a new one after a process died or was killed."""
 
-    def __init__(self, workers: int, setup: Callable[[], None] | None) -> None:
-        self.workers = workers
-        self._setup = setup
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, workers: int, timeout: float | None, ahead: int) -> None:
+        self.most, self.timeout = ahead * workers, timeout
+        self._workers = workers
+        self._pool: Any = None
 
     def submit(self, function: Callable[[Any], Any], job: Any) -> Future[Any]:
+        # Loky and not the standard library: it can kill a process that hangs, scripts that use it need no guard, and
+        # it does not start processes while others die.
+        import loky
+
         if self._pool is None:
-            self._pool = _full_pool(self.workers, self._setup)
+            self._pool = loky.ProcessPoolExecutor(
+                self._workers,
+                context=loky.backend.get_context("loky"),
+                initializer=_begin,
+                initargs=(os.getpid(),),
+                env=_ONE_THREAD,
+            )
         try:
-            return self._pool.submit(function, job)
+            return self._pool.submit(function, job)  # type: ignore[no-any-return]
         except BrokenProcessPool as error:  # it died a moment ago; seen when this job's turn comes
             future: Future[Any] = Future()
             future.set_exception(error)
@@ -70,83 +88,89 @@ class _Pools:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown()
+            self._pool = None
+
+    def kill(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(kill_workers=True)
             self._pool = None
 
 
-def _full_pool(workers: int, setup: Callable[[], None] | None) -> ProcessPoolExecutor:
-    """A pool whose processes all exist: one that starts a process while another dies can fail or hang in Python."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(context.Barrier(workers), setup)
-    )
-    for _ in range(workers):  # none is idle before the last has come, so each of these starts one
-        pool.submit(_nothing)
-    return pool
-
-
-def _nothing() -> None:
-    pass
-
-
-def _begin(all_here: Barrier, setup: Callable[[], None] | None) -> None:
+def _begin(parent: int) -> None:
     """Prepare a worker: it ends when its parent does, also when that is killed."""
-    all_here.wait()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    if setup is not None:
-        setup()
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
     os._exit(1)
 
 
-def _results(
-    pools: _Pools,
-    function: Callable[[Any], Any],
-    jobs: Iterable[Any],
-    lost: Callable[[Any], Any] | None,
-) -> Iterator[Any]:
+def _results(pools: _Pools, function: Callable[[Any], Any], jobs: Iterable[Any], lost: Lost | None) -> Iterator[Any]:
     begun: deque[tuple[Any, Future[Any]]] = deque()
-    for job in jobs:
-        begun.append((job, pools.submit(function, job)))
-        if len(begun) >= _AHEAD * pools.workers:
+    try:
+        for job in jobs:
+            begun.append((job, pools.submit(function, job)))
+            if len(begun) >= pools.most:
+                yield _next(pools, function, begun, lost)
+        while begun:
             yield _next(pools, function, begun, lost)
-    while begun:
-        yield _next(pools, function, begun, lost)
+    finally:
+        for _, future in begun:
+            future.cancel()
 
 
 def _next(
-    pools: _Pools,
-    function: Callable[[Any], Any],
-    begun: deque[tuple[Any, Future[Any]]],
-    lost: Callable[[Any], Any] | None,
+    pools: _Pools, function: Callable[[Any], Any], begun: deque[tuple[Any, Future[Any]]], lost: Lost | None
 ) -> Any:
+    """Wait for the first job begun; as it is the first, it has been running at least since the last one was."""
+    from loky.process_executor import ShutdownExecutorError
+
+    job, future = begun[0]
     try:
-        return begun[0][1].result()
-    except BrokenProcessPool:
-        if lost is None:
-            raise OpenIliasError(
-                "A worker process ended.",
-                fix="Give fewer workers, or one; a script must have an 'if __name__ == \"__main__\":' around it.",
-            ) from None
-        # Any job of the broken pool may be the one that killed it: each unfinished one is tried alone.
-        pools.close()
-        for place, (job, future) in enumerate(begun):
-            if isinstance(future.exception(), BrokenProcessPool):
-                begun[place] = (job, _alone(pools, function, job, lost))
-        return begun[0][1].result()
+        while True:
+            try:
+                return future.result(pools.timeout)
+            except ShutdownExecutorError:  # killed because of another job
+                future = pools.submit(function, job)
+            except BrokenProcessPool:
+                _again(pools, function, begun, lost)
+                future = begun[0][1]
+            except TimeoutError:
+                if future.done():  # the job's own error
+                    raise
+                pools.kill()
+                return _without(lost, job, "timeout")
     finally:
         begun.popleft()
 
 
-def _alone(pools: _Pools, function: Callable[[Any], Any], job: Any, lost: Callable[[Any], Any]) -> Future[Any]:
-    future = pools.submit(function, job)
-    if isinstance(future.exception(), BrokenProcessPool):
-        pools.close()
-        future = Future()
-        future.set_result(lost(job))
-    return future
+def _again(
+    pools: _Pools, function: Callable[[Any], Any], begun: deque[tuple[Any, Future[Any]]], lost: Lost | None
+) -> None:
+    """After a crash: any job of the pool may be the one that killed it, so each unfinished one is tried alone."""
+    pools.kill()
+    for place, (job, future) in enumerate(begun):
+        if not (future.done() and isinstance(future.exception(), BrokenProcessPool)):
+            continue
+        alone = pools.submit(function, job)
+        loss: Loss | None = None
+        try:
+            if isinstance(alone.exception(pools.timeout), BrokenProcessPool):
+                loss = "crash"
+        except TimeoutError:
+            loss = "timeout"
+        if loss is not None:
+            pools.kill()
+            alone = Future()
+            alone.set_result(_without(lost, job, loss))
+        begun[place] = (job, alone)
+
+
+def _without(lost: Lost | None, job: Any, loss: Loss) -> Any:
+    if lost is not None:
+        return lost(job, loss)
+    what = "A worker process ended." if loss == "crash" else "A piece of work took too long."
+    raise OpenIliasError(what, fix="Give fewer workers, or one, if memory is short; or more time.")

@@ -17,6 +17,13 @@ from typing import Literal, get_args
 Partition = Literal["image_queries", "text_queries", "positives", "distractors"]
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 DATABASE_PARTITIONS: tuple[Partition, ...] = ("positives", "distractors")
+SHAPES: dict[Partition, str] = {
+    "image_queries": r"[^/]+/query/Q[^/]*\.jpg",
+    "text_queries": r"[^/]+/query/T[^/]*\.txt",
+    "positives": r"[^/]+/pos/P[^/]*\.jpg",
+    "distractors": r"(?s:[^/]+\.tar/.+|distractors/.+)",
+}
+"""Regular expressions of whole ids."""
 
 FOLDER_PREFIX = "distractors/"
 

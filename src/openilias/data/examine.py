@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.executors import Loss
 from openilias.core.files import open_regular
 from openilias.core.findings import Finding
 from openilias.data.benchmark import Item
@@ -130,7 +131,7 @@ def _digest(data: bytes) -> npt.NDArray[np.uint64]:
     return np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), ">u8").astype(np.uint64)
 
 
-def died(job: Job) -> Examined:
+def died(job: Job, loss: Loss) -> Examined:
     """Make the result of a job whose process died while it was at work."""
     items = job.items
     of = f"{len(items)} images from {items[0].id} on" if len(items) > 1 else "this image"

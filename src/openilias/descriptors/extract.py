@@ -3,51 +3,74 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
 from openilias.core.manifests import claim, replacing, write_manifest
-from openilias.core.progress import Step, progress
+from openilias.core.progress import Step, progress, tell
+from openilias.core.shards import Share
 from openilias.core.threads import one_thread_per_worker
 from openilias.data import Benchmark, Item, SourceShard
+from openilias.descriptors.pipeline import Described, Means, describe_items
 from openilias.descriptors.store import (
     FILES,
     KIND,
     MANIFEST,
     DescriptorStore,
     Skipped,
+    StoreShard,
     open_store,
     read_marker,
     write_shard,
 )
-from openilias.images.decode import UnreadableImageError, decode
-from openilias.models.backbone import Backbone, Floats
+from openilias.images.boxes import Box
+from openilias.models.backbone import Backbone
 
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 TAR_INDEX = "tar_index"  # folder beside the stores of a run
-_PREPARED_BATCHES = 8
+TIMEOUT = 300.0
+"""Seconds that reading and preparing an image may take, by default."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an extraction is done. Of all this only ``batch_size`` and ``skip_unreadable`` can change a store.
+
+    Attributes:
+        batch_size: images per forward pass; images of one shape go together. By default 8 on CPUs, 32 elsewhere.
+        workers: processes that decode and prepare; all cores by default. With one, this process does it.
+        timeout: seconds that reading and preparing an image may take, where worker processes do it.
+        skip_unreadable: list images that cannot be decoded, that take too long or that kill the process that reads
+            them, and members of a tar that look like images and cannot be used, in the marker and go on.
+        retry: try images again that were passed over before (of finished shards).
+        overwrite: replace a store made from something else.
+        share: do only every n-th shard.
+    """
+
+    batch_size: int | None = None
+    workers: int | None = None
+    timeout: float = TIMEOUT
+    skip_unreadable: bool = False
+    retry: bool = False
+    overwrite: bool = False
+    share: Share = field(default_factory=Share)
+
+    def means(self, device: str) -> Means:
+        """Fill in what was left open."""
+        batch_size = self.batch_size or (8 if device == "cpu" else 32)
+        return Means(batch_size, self.workers or os.cpu_count() or 1, self.timeout, self.skip_unreadable)
 
 
 def extract(
-    benchmark: Benchmark,
-    backbone: Backbone,
-    partition: Partition,
-    out: Path,
-    *,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    overwrite: bool = False,
+    benchmark: Benchmark, backbone: Backbone, partition: Partition, out: Path, options: Options = Options()
 ) -> DescriptorStore:
     """Describe a partition into a store; finished shards are kept, so a killed run continues.
 
@@ -58,15 +81,23 @@ def extract(
         backbone: with what, bound to its protocol.
         partition: which part.
         out: folder of the store.
-        batch_size: images per forward pass; images of one shape go together. 4 on CPUs, where larger ones are
-            slower (their activations leave the caches), 32 elsewhere.
-        workers: threads that decode and prepare; all cores by default.
-        skip_unreadable: list images that cannot be decoded, and members of a tar that look like images and cannot be
-            used, in the marker and go on, instead of stopping.
-        overwrite: replace a store made from something else.
+        options: how.
 
     Raises:
-        OpenIliasError: nothing to describe, an unreadable image, an output in the way, or a model that fails.
+        OpenIliasError: nothing to describe, an unreadable image, an output in the way, a model that fails, or a share
+            that leaves shards of the store unfinished.
+    """
+    extract_share(benchmark, backbone, partition, out, options)
+    return open_store(out)
+
+
+def extract_share(
+    benchmark: Benchmark, backbone: Backbone, partition: Partition, out: Path, options: Options
+) -> list[str]:
+    """Do :func:`extract` for the shards of ``options.share``; return the shards of the store that are not finished.
+
+    Raises:
+        OpenIliasError: as :func:`extract`, but for unfinished shards.
     """
     shards = benchmark.shards(partition)
     if not shards:
@@ -76,42 +107,32 @@ def extract(
     made_from = description_of(benchmark, backbone) | {
         "partition": partition,
         "contents": contents_of(shards),
-        "skip_unreadable": skip_unreadable,
+        "skip_unreadable": options.skip_unreadable,
     }
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=FILES)
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=options.overwrite, ours=FILES)
+    alone = options.share.everything
+    if state == "other" and not alone:
+        raise OpenIliasError(
+            "One share of the work cannot replace the whole store.", where=out, fix="Remove the old store first."
+        )
 
     def begun() -> bool:
-        return any((out / f"{number:05d}.json").exists() for number in range(len(shards)))
+        return not alone or any((out / f"{number:05d}.json").exists() for number in range(len(shards)))
 
     with replacing(out, state, begun=begun):
         if state != "same":
             sources = [shard.name for shard in shards]
             information = {"dims": backbone.dims, "weights_from": backbone.weights_from, "sources": sources}
             write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, **information)
-        left = [(number, shard) for number, shard in enumerate(shards) if not _finished(out, number, check=overwrite)]
         try:
-            if left:
-                batch = batch_size or (4 if backbone.device == "cpu" else 32)
-                _describe(left, backbone, out, batch, workers or os.cpu_count() or 1, skip_unreadable)
+            work = _Work(benchmark, backbone, partition, out, options.means(backbone.device))
+            work.do(options.share.take(list(enumerate(shards))), retry=options.retry, check=options.overwrite)
         except BaseException:
             if not begun():
                 for name in ("00000.npy", "00000.ids.parquet", MANIFEST):
                     (out / name).unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
             raise
-    return open_store(out)
-
-
-def _finished(out: Path, number: int, *, check: bool) -> bool:
-    """Tell whether a shard is finished; with ``check`` a damaged one is taken for not finished."""
-    try:
-        shard = read_marker(out, number)
-        if shard is not None and check:
-            shard.verify()
-    except OpenIliasError:
-        if not check:
-            raise
-        return False
-    return shard is not None
+    return [shard.name for number, shard in enumerate(shards) if read_marker(out, number) is None]
 
 
 def contents_of(shards: tuple[SourceShard, ...]) -> str:
@@ -132,34 +153,6 @@ def contents_of(shards: tuple[SourceShard, ...]) -> str:
         ) from None
 
 
-def _describe(
-    shards: list[tuple[int, SourceShard]],
-    backbone: Backbone,
-    out: Path,
-    batch_size: int,
-    workers: int,
-    skip_unreadable: bool,
-) -> None:
-    partition = shards[0][1].partition
-    total = None if any(shard.tar for _, shard in shards) else sum(len(shard.files) for _, shard in shards)
-    unit = "texts" if partition == "text_queries" else "images"
-    with progress(f"describe {partition}", total=total, unit=unit) as step, one_thread_per_worker():
-        for number, shard in shards:
-            ids, descriptors, skipped = _describe_shard(
-                shard, out.parent / TAR_INDEX, backbone, batch_size, workers, skip_unreadable, step
-            )
-            # Texts are few and kept in full, as the official files have them.
-            dtype = "float32" if partition == "text_queries" else backbone.protocol.dtype
-            write_shard(
-                out,
-                number,
-                source=shard.name,
-                ids=ids,
-                descriptors=descriptors.astype(dtype),
-                skipped=skipped,
-            )
-
-
 def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
     """Return everything the descriptors depend on, as JSON values."""
     return {
@@ -171,38 +164,153 @@ def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _describe_shard(
-    shard: SourceShard,
-    kept: Path,
-    backbone: Backbone,
-    batch_size: int,
-    workers: int,
-    skip_unreadable: bool,
-    step: Step,
-) -> tuple[list[str], Floats, list[Skipped]]:
-    contents = shard.contents(kept)
-    items = contents.items
-    if contents.unusable and not skip_unreadable:
-        names = [f"{member.name} ({member.reason})" for member in contents.unusable]
-        raise OpenIliasError(
-            f"{len(names)} members of this shard look like images and cannot be used: {first_few(names)}.",
-            where=shard.tar,
-            fix="Rebuild the shard, or go on without them with --skip-unreadable.",
+@dataclass(frozen=True)
+class _Work:
+    """What the shards of a store have in common."""
+
+    benchmark: Benchmark
+    backbone: Backbone
+    partition: Partition
+    out: Path
+    means: Means
+
+    def do(self, shards: list[tuple[int, SourceShard]], *, retry: bool, check: bool) -> None:
+        """Describe the shards that are not finished; with ``retry``, what was passed over in those that are."""
+        markers = {number: _finished(self.out, number, check=check) for number, _ in shards}
+        left = [(number, shard) for number, shard in shards if markers[number] is None]
+        again = [(shard, marker) for number, shard in shards if retry and (marker := markers[number]) and _open(marker)]
+        if not left and not again:
+            return
+        unit = "texts" if self.partition == "text_queries" else "images"
+        expected = _Expected([shard for _, shard in left], sum(len(_open(marker)) for _, marker in again))
+        with progress(f"describe {self.partition}", total=expected.total(), unit=unit) as step, one_thread_per_worker():
+            for shard, marker in again:
+                self._retry(shard, marker, step)
+            for number, shard in left:
+                items, unusable = self._contents(shard)
+                expected.found(shard, len(items))
+                step.expect(expected.total())
+                self._shard(number, shard, items, unusable, step)
+
+    def _contents(self, shard: SourceShard) -> tuple[Sequence[Item], list[Skipped]]:
+        contents = shard.contents(self.out.parent / TAR_INDEX)
+        if contents.unusable and not self.means.skip:
+            names = [f"{member.name} ({member.reason})" for member in contents.unusable]
+            raise OpenIliasError(
+                f"{len(names)} members of this shard look like images and cannot be used: {first_few(names)}.",
+                where=shard.tar,
+                fix="Rebuild the shard, or go on without them with --skip-unreadable.",
+            )
+        return contents.items, [Skipped(f"{shard.name}/{m.name}", m.reason, "unusable") for m in contents.unusable]
+
+    def _shard(
+        self, number: int, shard: SourceShard, items: Sequence[Item], unusable: list[Skipped], step: Step
+    ) -> None:
+        if self.partition == "text_queries":
+            texts = self.backbone.encode_texts([_text(item) for item in items])
+            step(len(items))
+            # Texts are few and kept in full, as the official files have them.
+            made = Described(list(range(len(items))), texts)
+        else:
+            if not step.done:
+                tell(self._plan(len(items)))
+            made = self._described(shard, items, step)
+        write_shard(
+            self.out,
+            number,
+            source=shard.name,
+            ids=[items[place].id for place in made.places],
+            descriptors=made.descriptors,
+            skipped=[*unusable, *(made.skipped[place] for place in sorted(made.skipped))],
         )
-    passed_over = [Skipped(f"{shard.name}/{member.name}", member.reason) for member in contents.unusable]
-    if shard.partition == "text_queries":
-        texts = [_text(item) for item in items]
-        step(len(items))
-        return [item.id for item in items], backbone.encode_texts(texts), []
-    upright = shard.tar is None or backbone.protocol.compat == "paper"
-    out = np.zeros((len(items), backbone.dims), np.float32)
-    skipped: dict[int, Skipped] = {}
-    # Closed here and not when it is collected, which may be in one of its own threads.
-    with closing(_prepared(items, backbone, workers, upright, most=_PREPARED_BATCHES * batch_size)) as prepared:
-        for places, batch in _batches(prepared, batch_size, skip_unreadable, items, skipped, step):
-            out[places] = backbone.encode_images(batch)
-    described = [place for place in range(len(items)) if place not in skipped]
-    return [items[place].id for place in described], out[described], [*passed_over, *skipped.values()]
+
+    def _retry(self, shard: SourceShard, marker: StoreShard, step: Step) -> None:
+        """Describe what was passed over; rows that come of it go where the source has them."""
+        all_items, _ = self._contents(shard)
+        wanted = {item.id for item in _open(marker)}
+        items = [item for item in all_items if item.id in wanted]
+        made = self._described(shard, items, step)
+        before = {item: row for row, item in enumerate(marker.ids())}
+        new = {items[place].id: made.descriptors[row] for row, place in enumerate(made.places)}
+        if not new:
+            return
+        old = marker.descriptors()
+        ids = [item.id for item in all_items if item.id in before or item.id in new]
+        rows = np.stack([new[item] if item in new else old[before[item]] for item in ids])
+        failed = {one.id: one for one in made.skipped.values()}
+        skipped = [failed.get(one.id, one) for one in marker.skipped if one.id not in new]
+        # Without its marker the shard is not finished: killed here, it is done again.
+        (self.out / f"{marker.number:05d}.json").unlink()
+        write_shard(self.out, marker.number, source=shard.name, ids=ids, descriptors=rows, skipped=skipped)
+
+    def _described(self, shard: SourceShard, items: Sequence[Item], step: Step) -> Described:
+        return describe_items(
+            items,
+            self.backbone,
+            self.partition,
+            self.means,
+            step,
+            boxes=self._boxes,
+            # The official code does not turn the distractors of tars upright.
+            upright=shard.tar is None or self.backbone.protocol.compat == "paper",
+            dtype=self.backbone.protocol.dtype,
+        )
+
+    def _boxes(self, item: Item) -> tuple[Box, ...]:
+        return self.benchmark.boxes(item.id)
+
+    def _plan(self, images: int) -> str:
+        """Say what the work will need of the memory."""
+        side = 512
+        one = self.backbone.prepare(Image.new("RGB", (side, side)), (Box(0, 0, side, side),), self.partition).nbytes
+        rows = images * self.backbone.dims * np.dtype(self.backbone.protocol.dtype).itemsize
+        means = replace(self.means, workers=self.means.processes(images))
+        held = min(means.held(), images)
+        return (
+            f"describe {self.partition}: batches of {means.batch_size}, {means.workers} "
+            f"process{'' if means.workers == 1 else 'es'} to decode; at most {held} prepared images at a time "
+            f"({held * one / 2**20:.0f} MB), descriptors of a shard {rows / 2**20:.0f} MB"
+        )
+
+
+class _Expected:
+    """How many images there will be: counted where it is known, else judged by the sizes of the tars."""
+
+    def __init__(self, shards: list[SourceShard], more: int) -> None:
+        self._known = more + sum(len(shard.files) for shard in shards)
+        self._unknown = {shard.name: shard.tar.stat().st_size for shard in shards if shard.tar is not None}
+        self._images = self._bytes = 0
+
+    def found(self, shard: SourceShard, images: int) -> None:
+        """Take in the number of images of a tar."""
+        if shard.tar is not None:
+            self._images += images
+            self._bytes += self._unknown.pop(shard.name)
+
+    def total(self) -> int | None:
+        """Return the number, None while there is nothing to judge by."""
+        if self._unknown and not self._bytes:
+            return None
+        each = self._images / self._bytes if self._bytes else 0
+        return self._known + self._images + round(sum(self._unknown.values()) * each)
+
+
+def _finished(out: Path, number: int, *, check: bool) -> StoreShard | None:
+    """Return a finished shard; with ``check`` a damaged one is taken for not finished."""
+    try:
+        shard = read_marker(out, number)
+        if shard is not None and check:
+            shard.verify()
+    except OpenIliasError:
+        if not check:
+            raise
+        return None
+    return shard
+
+
+def _open(marker: StoreShard) -> list[Skipped]:
+    """Return what was passed over and can be tried again."""
+    return [one for one in marker.skipped if one.status != "unusable"]
 
 
 def _text(item: Item) -> str:
@@ -210,74 +318,3 @@ def _text(item: Item) -> str:
         return item.read().decode("utf-8")
     except UnicodeDecodeError:
         raise OpenIliasError("This text query is not UTF-8.", where=item.path) from None
-
-
-def _prepared(
-    items: Sequence[Item], backbone: Backbone, workers: int, upright: bool, *, most: int
-) -> Generator[tuple[int, npt.NDArray[Any] | UnreadableImageError], None, None]:
-    """Yield the prepared array of each item in order, at most ``most`` of them ahead."""
-
-    def prepare(item: Item) -> npt.NDArray[Any]:
-        try:
-            picture = decode(item.read(), where=item.id, upright=upright, compat=backbone.protocol.compat)
-            return backbone.prepare(picture)
-        except UnreadableImageError as error:
-            error.where = error.where or item.id  # a resize rule does not know it
-            raise
-
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[int, Future[npt.NDArray[Any]]]] = deque()
-        try:
-            for place, item in enumerate(items):
-                ahead.append((place, pool.submit(prepare, item)))
-                if len(ahead) >= most:
-                    yield _result(*ahead.popleft())
-            while ahead:
-                yield _result(*ahead.popleft())
-        finally:
-            for _, future in ahead:
-                future.cancel()
-
-
-def _result(place: int, future: Future[npt.NDArray[Any]]) -> tuple[int, npt.NDArray[Any] | UnreadableImageError]:
-    try:
-        return place, future.result()
-    except UnreadableImageError as error:
-        return place, error
-
-
-def _batches(
-    prepared: Iterable[tuple[int, npt.NDArray[Any] | UnreadableImageError]],
-    batch_size: int,
-    skip_unreadable: bool,
-    items: Sequence[Item],
-    skipped: dict[int, Skipped],
-    step: Step,
-) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
-    """Gather arrays of one shape into batches; which go together depends on the source order alone."""
-    waiting: dict[tuple[int, ...], list[tuple[int, npt.NDArray[Any]]]] = {}
-    held = 0
-
-    def flush(shape: tuple[int, ...]) -> tuple[list[int], npt.NDArray[Any]]:
-        nonlocal held
-        group = waiting.pop(shape)
-        held -= len(group)
-        step(len(group))
-        return [place for place, _ in group], np.stack([array for _, array in group])
-
-    for place, array in prepared:
-        if isinstance(array, UnreadableImageError):
-            if not skip_unreadable:
-                raise array
-            skipped[place] = Skipped(items[place].id, array.what)
-            step()
-            continue
-        group = waiting.setdefault(array.shape, [])
-        group.append((place, array))
-        held += 1
-        if len(group) == batch_size:
-            yield flush(array.shape)
-        elif held >= _PREPARED_BATCHES * batch_size:
-            yield flush(max(waiting, key=lambda shape: len(waiting[shape])))
-    for shape in list(waiting):
-        yield flush(shape)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from typing import Protocol as Interface
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,10 @@ from openilias.core.manifests import read_manifest
 KIND = "descriptor store"
 MANIFEST = "manifest.json"
 FILES = r"\d{5,}\.(npy|ids\.parquet|json)"
+BLOCK_BYTES = 32 << 20
+"""Descriptors are read in blocks of about this size."""
 
+Floats = npt.NDArray[np.floating]
 
 SkipStatus = Literal["unreadable", "unusable", "timeout", "crash"]
 """Why a sample was passed over: its bytes are no image; its tar member cannot be used; it took too long to read; the
@@ -37,6 +42,50 @@ class Skipped:
     status: SkipStatus = "unreadable"
 
 
+class Shard(Interface):
+    """The descriptors of one source, in its order: a shard of a store, or an official HDF5 file."""
+
+    @property
+    def source(self) -> str:
+        """Its name."""
+
+    @property
+    def where(self) -> Path:
+        """The file, or the folder of the store."""
+
+    @property
+    def rows(self) -> int:
+        """How many descriptors there are."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16 or float32."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the descriptors, or of the whole file."""
+
+    @property
+    def ids_sha256(self) -> str:
+        """Of the ids, if they are a file of their own."""
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Samples that could not be described."""
+
+    def verify(self) -> None:
+        """Raise OpenIliasError if it is not as it was."""
+
+    def blocks(self, rows: int | None = None) -> Iterator[Floats]:
+        """Yield (n, D) blocks of about ``rows`` rows, or of :data:`BLOCK_BYTES`; never much more is in memory."""
+
+    def id_array(self) -> Any:
+        """Return the ids of the rows as a pyarrow.ChunkedArray of strings."""
+
+    def ids(self) -> list[str]:
+        """Return the ids of the rows."""
+
+
 @dataclass(frozen=True)
 class StoreShard:
     """One finished shard."""
@@ -48,6 +97,16 @@ class StoreShard:
     sha256: str
     ids_sha256: str
     skipped: tuple[Skipped, ...]
+
+    @property
+    def where(self) -> Path:
+        """The folder of the store."""
+        return self.folder
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16 or float32."""
+        return self.descriptors().dtype
 
     def verify(self) -> None:
         """Compare the files with the digests of the marker.
@@ -79,15 +138,27 @@ class StoreShard:
             )
         return array
 
+    def blocks(self, rows: int | None = None) -> Iterator[Floats]:
+        """Yield (n, D) blocks of ``rows`` rows, memory-mapped, as :meth:`descriptors`."""
+        array = self.descriptors()
+        step = rows or rows_of_block(array.shape[1], array.dtype)
+        for start in range(0, len(array), step):
+            yield array[start : start + step]
+
     def ids(self) -> list[str]:
-        """Return the ids of the rows.
+        """Return the ids of the rows, as :meth:`id_array`."""
+        ids: list[str] = self.id_array().to_pylist()
+        return ids
+
+    def id_array(self) -> Any:
+        """Return the ids of the rows as a pyarrow.ChunkedArray of strings.
 
         Raises:
             OpenIliasError: the file is missing or broken, or its length is not that of the shard.
         """
         path = self.folder / f"{self.number:05d}.ids.parquet"
         try:
-            ids: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
+            ids = pq.read_table(path, columns=["id"])["id"]
         except (OSError, KeyError, pa.ArrowException) as error:
             raise OpenIliasError(f"These ids cannot be read: {error}.", where=path, fix=_AGAIN) from None
         if len(ids) != self.rows:
@@ -95,7 +166,12 @@ class StoreShard:
         return ids
 
 
-_AGAIN = "Run the extraction again with --overwrite: only shards that are damaged are redone."
+_AGAIN = "Make the store again with --overwrite: only shards that are damaged are redone."
+
+
+def rows_of_block(dims: int, dtype: np.dtype[Any]) -> int:
+    """Return how many rows make a block of :data:`BLOCK_BYTES`."""
+    return max(1, BLOCK_BYTES // max(dims * dtype.itemsize, 1))
 
 
 def write_shard(
@@ -104,27 +180,92 @@ def write_shard(
     *,
     source: str,
     ids: Sequence[str],
-    descriptors: npt.NDArray[np.floating],
+    descriptors: Floats,
     skipped: Sequence[Skipped],
 ) -> None:
-    """Write one shard, its marker last."""
-    stem = folder / f"{number:05d}"
-    array_path = stem.with_name(f"{stem.name}.npy")
-    with atomic_path(array_path) as temporary, temporary.open("wb") as handle:
-        np.save(handle, np.ascontiguousarray(descriptors), allow_pickle=False)
-    ids_path = stem.with_name(f"{stem.name}.ids.parquet")
-    with atomic_path(ids_path) as temporary:
-        pq.write_table(pa.table({"id": pa.array(list(ids), pa.string())}), temporary)
-    write_json(
-        stem.with_name(f"{stem.name}.json"),
-        {
-            "rows": len(ids),
-            "sha256": sha256_of(array_path),
-            "ids_sha256": sha256_of(ids_path),
-            "source": source,
-            "skipped": [asdict(item) for item in skipped],
-        },
+    """Write one shard, as :func:`write_blocks`."""
+    write_blocks(
+        folder,
+        number,
+        source=source,
+        ids=pa.array(list(ids), pa.string()),
+        blocks=[descriptors],
+        shape=descriptors.shape,
+        dtype=descriptors.dtype,
+        skipped=skipped,
     )
+
+
+def write_blocks(
+    folder: Path,
+    number: int,
+    *,
+    source: str,
+    ids: Any,
+    blocks: Iterable[Floats],
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    skipped: Sequence[Skipped],
+) -> None:
+    """Write one shard, its marker last; if that fails, nothing of it is left.
+
+    Args:
+        folder: the store.
+        number: of the shard.
+        source: what the marker says it was made of.
+        ids: pyarrow strings, as many as rows.
+        blocks: (n, D) arrays, together (N, D); cast to ``dtype``.
+        shape: (N, D).
+        dtype: of the file.
+        skipped: what could not be described.
+
+    Raises:
+        OpenIliasError: the disk is full, or cannot be written.
+    """
+    array_path, ids_path, marker = (folder / f"{number:05d}{end}" for end in (".npy", ".ids.parquet", ".json"))
+    # A marker stands only beside the files it was written for.
+    marker.unlink(missing_ok=True)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    try:
+        with told_if_full(array_path), atomic_path(array_path) as temporary, temporary.open("wb") as handle:
+            np.lib.format.write_array_header_1_0(handle, header)
+            for block in blocks:
+                handle.write(np.ascontiguousarray(block, dtype).data)
+        with told_if_full(ids_path), atomic_path(ids_path) as temporary:
+            pq.write_table(pa.table({"id": ids}), temporary)
+        with told_if_full(marker):
+            write_json(
+                marker,
+                {
+                    "rows": len(ids),
+                    "sha256": sha256_of(array_path),
+                    "ids_sha256": sha256_of(ids_path),
+                    "source": source,
+                    "skipped": [asdict(item) for item in skipped],
+                },
+            )
+    except BaseException:
+        for path in (array_path, ids_path):
+            path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def told_if_full(target: Path) -> Iterator[None]:
+    """Say which file could not be written, and why: libraries name neither.
+
+    Raises:
+        OpenIliasError: in place of any OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise OpenIliasError(
+            f"This file cannot be written: {reason}.",
+            where=target,
+            fix="Make room, or give another --out; then run the same command again: what is finished is kept.",
+        ) from None
 
 
 def read_marker(folder: Path, number: int) -> StoreShard | None:
@@ -154,17 +295,17 @@ def read_marker(folder: Path, number: int) -> StoreShard | None:
 
 @dataclass(frozen=True)
 class DescriptorStore:
-    """An opened store, all of whose shards are there.
+    """An opened store, all of whose shards are there; or official HDF5 files in place of one.
 
     Attributes:
-        folder: where it is.
+        folder: where it is: a folder, or one official file.
         manifest: who made it, from what.
         shards: in the order of the source.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
-    shards: tuple[StoreShard, ...]
+    shards: tuple[Shard, ...]
 
     @property
     def partition(self) -> Partition:
@@ -176,6 +317,11 @@ class DescriptorStore:
     def fingerprint(self) -> str:
         """Of what it was made from."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def dims(self) -> int:
+        """How many dimensions a descriptor has."""
+        return int(self.manifest["dims"])
 
     @property
     def rows(self) -> int:
@@ -193,22 +339,27 @@ class DescriptorStore:
         return {key: value for key, value in self.manifest["made_from"].items() if key not in own}
 
 
-def open_store(folder: Path) -> DescriptorStore:
-    """Open a finished store.
+def open_store(path: Path) -> DescriptorStore:
+    """Open a finished store, one official HDF5 file, or a folder of official files of distractors.
 
     Raises:
         OpenIliasError: it is no store, or shards are missing: a part is never taken for the whole.
     """
-    manifest = read_manifest(Path(folder) / MANIFEST, kind=KIND)
+    from openilias.descriptors import official
+
+    path = Path(path)
+    if official.is_official(path):
+        return official.open_official(path)
+    manifest = read_manifest(path / MANIFEST, kind=KIND)
     sources = manifest.get("sources")
     if not isinstance(sources, list) or manifest["made_from"].get("partition") not in PARTITIONS:
-        raise OpenIliasError("This manifest is incomplete.", where=folder, fix="Extract again with --overwrite.")
-    found = [read_marker(Path(folder), number) for number in range(len(sources))]
+        raise OpenIliasError("This manifest is incomplete.", where=path, fix="Make the store again with --overwrite.")
+    found = [read_marker(path, number) for number in range(len(sources))]
     missing = [source for source, shard in zip(sources, found, strict=True) if shard is None]
     if missing:
         raise OpenIliasError(
             f"{len(missing)} of {len(sources)} shards of this store are not finished: {first_few(missing)}.",
-            where=folder,
-            fix="Run the same ilias extract again: it continues where it was.",
+            where=path,
+            fix="Run the command that makes it again: it continues where it was.",
         )
-    return DescriptorStore(Path(folder), manifest, tuple(shard for shard in found if shard is not None))
+    return DescriptorStore(path, manifest, tuple(shard for shard in found if shard is not None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import State, claim, read_manifest, replacing, write_manifest
 from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
+from openilias.descriptors.official import FORMAT
 from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, Group, QueryResult, evaluate
 from openilias.evaluate.official import read_official
 from openilias.search.ranking import read_ranking
@@ -139,9 +141,9 @@ def evaluate_to(
     ours = source.is_dir()
     if ours:
         ranking, manifest = read_ranking(source)
-        protocol = _protocol_of(manifest, source)
+        protocol, described = _protocol_of(manifest, source)
         identity = str(manifest["fingerprint"])
-        if manifest["made_from"].get("benchmark") != benchmark.fingerprint:
+        if described and manifest["made_from"].get("benchmark") != benchmark.fingerprint:
             raise OpenIliasError(
                 "This ranking was made on another benchmark, or the benchmark has changed since.",
                 where=source,
@@ -149,7 +151,7 @@ def evaluate_to(
             )
     else:
         ranking = read_official(source)
-        protocol, identity, manifest = Protocol(), sha256_of(source), {}
+        protocol, described, identity, manifest = Protocol(), False, sha256_of(source), {}
     protocol = protocol.model_copy(update={"k": k or protocol.k})
     unsearched = _unsearched(manifest, benchmark) if ours else ()
     if unsearched and not partial_database:
@@ -184,8 +186,8 @@ def evaluate_to(
             except OpenIliasError:
                 if not overwrite:
                     raise
-    evaluation = evaluate(ranking, benchmark, protocol, compat=compat, allow_missing=allow_missing, trusted=ours)
-    evaluation = replace(evaluation, described=ours, unsearched=unsearched)
+    evaluation = evaluate(ranking, benchmark, protocol, compat=compat, allow_missing=allow_missing, trusted=described)
+    evaluation = replace(evaluation, described=described, unsearched=unsearched)
     if out is not None:
         with replacing(out, state):
             write_evaluation(evaluation, out, made_from=made_from)
@@ -193,15 +195,30 @@ def evaluate_to(
 
 
 def _unsearched(manifest: dict[str, Any], benchmark: Benchmark) -> tuple[str, ...]:
-    """Return the shards of the database partitions of a benchmark that a search left out."""
+    """Return the shards of the database partitions of a benchmark that a search left out.
+
+    Of official features only ids are known: a tar counts as searched if one of its ids was; ``positives`` and
+    ``distractors`` (files of a folder) if all were.
+    """
+    there = [shard for partition in DATABASE_PARTITIONS for shard in benchmark.shards(partition)]
     searched = set(manifest.get("sources", ()))
-    there = [shard.name for partition in DATABASE_PARTITIONS for shard in benchmark.shards(partition)]
-    return tuple(name for name in (*there, *benchmark.absent) if name not in searched)
+    if "searched" in manifest:
+        counts: dict[str, int] = manifest["searched"]
+        wanted: Counter[str] = Counter()
+        for shard in there:
+            wanted[shard.name if shard.tar else shard.partition] += len(shard.files) or 1
+        lost = [name for name, count in wanted.items() if counts.get(name, 0) < count]
+        return tuple(lost + [name for name in benchmark.absent if name not in counts])
+    return tuple(name for name in (*(shard.name for shard in there), *benchmark.absent) if name not in searched)
 
 
-def _protocol_of(manifest: dict[str, Any], source: Path) -> Protocol:
+def _protocol_of(manifest: dict[str, Any], source: Path) -> tuple[Protocol, bool]:
+    """Return the protocol of a ranking; and whether it is known, but for its k: official features do not state any."""
     try:
         made_from = manifest["made_from"]
-        return Protocol.model_validate(made_from["origin"]["protocol"] | {"k": made_from["k"]})
-    except (KeyError, TypeError, ValidationError) as error:
+        origin = made_from["origin"]
+        described = origin.get("format") != FORMAT
+        stated = origin["protocol"] if described else {}
+        return Protocol.model_validate(stated | {"k": made_from["k"]}), described
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise OpenIliasError(f"This ranking does not state its protocol: {error}.", where=source) from None

@@ -39,7 +39,9 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             raise OpenIliasError("This run does not say where its benchmark is.", where=run, fix="Give --benchmark.")
         benchmark = Path(about["benchmark"])
     read = read_ilias(benchmark)
-    if read.fingerprint != ranking_manifest["made_from"]["benchmark"]:
+    # A search of official features does not know its benchmark; its evaluation does.
+    searched = ranking_manifest["made_from"]["benchmark"] or evaluation_manifest["made_from"]["benchmark"]
+    if read.fingerprint != searched:
         raise OpenIliasError(
             "The benchmark is not the one that was searched, or it has changed.",
             where=benchmark,
@@ -48,12 +50,15 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
     if out.exists() and not (out.is_dir() and (is_report(out) or not any(out.iterdir()))):
         raise OpenIliasError("The output folder exists and is not a report.", where=out, fix="Give another --out.")
     origin = ranking_manifest["made_from"]["origin"]
-    model = {key: value for key, value in origin["model"].items() if value not in (None, {}, False)}
+    record = origin.get("model", {"name": "unknown model"})
+    model = {key: value for key, value in record.items() if value not in (None, {}, False)}
     weights_from = str(ranking_manifest.get("weights_from", ""))
     skipped = ranking_manifest.get("skipped", [])
     notes = [f"Skipped {entry['id']}: {entry['reason']}" for entry in skipped]
     if weights_from.startswith("random"):
         notes.insert(0, f"The weights are random ({weights_from}): the numbers say nothing about the model.")
+    if not evaluation.described:
+        notes.insert(0, f"The features were read from {origin.get('format')}: nothing says by which model, and how.")
     if evaluation.unsearched:
         left_out = first_few(list(evaluation.unsearched))
         notes.insert(0, f"{len(evaluation.unsearched)} shards of the benchmark were not searched: {left_out}.")
@@ -64,11 +69,8 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             ranking=ranking,
             evaluation=evaluation,
             model=model
-            | {
-                "dims": ranking_manifest.get("dims"),
-                "weights": weights_from,
-                "weights digest": origin["weights"][:16],
-            },
+            | {"dims": ranking_manifest.get("dims")}
+            | ({"weights": weights_from, "weights digest": origin["weights"][:16]} if evaluation.described else {}),
             database_size=ranking_manifest.get("database_size"),
             notes=tuple(notes),
             times=about.get("times", {}),

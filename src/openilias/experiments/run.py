@@ -13,7 +13,7 @@ from openilias.core.files import made_folder, read_json
 from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.manifests import read_manifest, write_manifest
 from openilias.data import Benchmark, read_ilias
-from openilias.descriptors.extract import description_of, extract
+from openilias.descriptors.extract import TIMEOUT, Options, description_of, extract
 from openilias.descriptors.store import DescriptorStore
 from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.results import evaluate_to
@@ -45,11 +45,13 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use; none of it changes a number."""
+    """What a run may use, and whether it tries again what it passed over; none of it changes a number."""
 
     device: str = "cpu"
     batch_size: int | None = None
     workers: int | None = None
+    timeout: float = TIMEOUT
+    retry: bool = False
 
 
 def run_experiment(experiment: Experiment, resources: Resources = Resources(), *, overwrite: bool = False) -> RunResult:
@@ -83,10 +85,14 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
                 backbone,
                 partition,
                 folder / partition,
-                batch_size=resources.batch_size,
-                workers=resources.workers,
-                skip_unreadable=experiment.skip_unreadable,
-                overwrite=overwrite,
+                Options(
+                    batch_size=resources.batch_size,
+                    workers=resources.workers,
+                    timeout=resources.timeout,
+                    skip_unreadable=experiment.skip_unreadable,
+                    retry=resources.retry,
+                    overwrite=overwrite,
+                ),
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.ids import Partition
 from openilias.core.protocol import Protocol
+from openilias.images.boxes import Box
 from openilias.models.spec import ModelSpec
 
 Floats = npt.NDArray[np.float32]
+View = tuple[float, int]
+"""Scale, and rotation in degrees."""
+Prepare = Callable[[Image.Image, tuple[Box, ...]], npt.NDArray[Any]]
+"""From an upright RGB picture and its boxes to the array a model takes."""
 
 
 class Backbone(ABC):
@@ -36,29 +43,34 @@ class Backbone(ABC):
     device: str = "cpu"
 
     @abstractmethod
-    def prepare(self, image: Image.Image) -> npt.NDArray[Any]:
-        """Turn an upright RGB picture into the array the model takes; runs in worker threads."""
+    def preparation(self, partition: Partition) -> Prepare:
+        """Return what prepares a picture of this partition; it is sent to other processes, so it must be small."""
 
     @abstractmethod
-    def describe(self, batch: npt.NDArray[Any]) -> Floats:
-        """Return (B, dims) float32 for B prepared arrays of one shape, normalised or not."""
+    def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
+        """Return (B, dims) float32 for B prepared arrays of one shape, normalised or not.
 
-    def encode_images(self, batch: npt.NDArray[Any]) -> Floats:
+        Of several views, the mean of their unit descriptors.
+        """
+
+    def begin(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Callable[[], Floats]:
+        """Start :meth:`describe` and return what waits for its result; by default all is done at once."""
+        out = self.describe(batch, views)
+        return lambda: out
+
+    def prepare(
+        self, image: Image.Image, boxes: tuple[Box, ...] = (), partition: Partition = "distractors"
+    ) -> npt.NDArray[Any]:
+        """Turn one upright RGB picture into the array the model takes."""
+        return self.preparation(partition)(image, boxes)
+
+    def encode_images(self, batch: npt.NDArray[Any], partition: Partition = "distractors") -> Floats:
         """Return L2-normalised descriptors, (B, dims) float32, of B prepared arrays of one shape.
 
         Raises:
             OpenIliasError: the model returned another shape, or values that are not finite.
         """
-        out = self.describe(batch)
-        if out.shape != (len(batch), self.dims):
-            raise OpenIliasError(
-                f"{self.spec.name} returned shape {out.shape} for {len(batch)} images, expected "
-                f"{(len(batch), self.dims)}.",
-                fix="Choose another pooling.",
-            )
-        if not np.isfinite(out).all():
-            raise OpenIliasError(f"{self.spec.name} returned values that are not finite.", fix="Check its weights.")
-        return normalise(out)
+        return self.checked(self.describe(batch, self.protocol.views_of(partition)), len(batch))
 
     def encode_texts(self, texts: list[str]) -> Floats:
         """Return L2-normalised descriptors, (B, dims) float32, of B texts.
@@ -69,6 +81,24 @@ class Backbone(ABC):
         raise OpenIliasError(
             f"{self.spec.name} has no text tower: it cannot describe text queries.", fix="Use image queries."
         )
+
+    def checked(self, out: Floats, count: int) -> Floats:
+        """Normalise what the model returned for ``count`` images or texts.
+
+        Raises:
+            OpenIliasError: another shape, or values that are not finite.
+        """
+        if out.shape != (count, self.dims):
+            raise OpenIliasError(
+                f"{self.spec.name} returned shape {out.shape} for {count} inputs, expected {(count, self.dims)}.",
+                fix="Choose another pooling.",
+            )
+        if not np.isfinite(out).all():
+            raise OpenIliasError(
+                f"{self.spec.name} returned values that are not finite.",
+                fix="Check its weights; with --precision float16 try bfloat16.",
+            )
+        return normalise(out)
 
 
 def normalise(descriptors: Floats) -> Floats:

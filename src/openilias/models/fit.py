@@ -108,7 +108,7 @@ def _fit(items: list[Item], settings: SiftVladSettings, workers: int | None) -> 
 
 
 def _grey(item: Item, settings: SiftVladSettings) -> Any:
-    return grey_picture(decode(item.read(), where=item.id), "longest", settings.resolution)
+    return grey_picture(decode(item.read(), where=item.id), settings.resolution)
 
 
 def _map(function: Callable[[Item], Floats], items: list[Item], label: str, workers: int | None) -> list[Floats]:

@@ -21,9 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path
-from openilias.core.protocol import Protocol, ResizeRule
-from openilias.images.resize import pad_to, resize
-from openilias.models.backbone import Backbone, normalise
+from openilias.core.ids import Partition
+from openilias.core.protocol import Protocol
+from openilias.images.boxes import Box
+from openilias.images.prepare import Preparation
+from openilias.images.resize import resize
+from openilias.models.backbone import Backbone, View, normalise
 from openilias.models.spec import ModelSpec
 from openilias.models.whitening import Whitening
 
@@ -117,12 +120,9 @@ def vlad_of(grey: npt.NDArray[np.uint8], words: Floats, settings: SiftVladSettin
     return vlad(found, words, power=settings.power)
 
 
-def grey_picture(image: Image.Image, rule: ResizeRule, resolution: int) -> npt.NDArray[np.uint8]:
-    """Resize a picture by a rule of the protocol and make it grey (H, W) uint8."""
-    grey = np.asarray(resize(image, rule, resolution).convert("L"), np.float32)
-    if rule == "pad":
-        grey = pad_to(grey[None], resolution, resolution)[0]
-    picture: npt.NDArray[np.uint8] = grey.astype(np.uint8)
+def grey_picture(image: Image.Image, resolution: int) -> npt.NDArray[np.uint8]:
+    """Resize a picture to a larger side of ``resolution`` and make it grey (H, W) uint8."""
+    picture: npt.NDArray[np.uint8] = np.asarray(Image.fromarray(resize(image, "longest", resolution)).convert("L"))
     return picture
 
 
@@ -190,25 +190,61 @@ def load_sift_vlad(path: Path) -> tuple[SiftVlad, dict[str, Any]]:
     return model, fitted_on
 
 
+@dataclass(frozen=True)
+class SiftPreparation:
+    """From a picture to its VLAD vector: the keypoints are found where pictures are decoded."""
+
+    pixels: Preparation
+    words: Floats
+    settings: SiftVladSettings
+
+    def __call__(self, image: Image.Image, boxes: tuple[Box, ...] = ()) -> Floats:
+        """Return (K * 128,) float32. Where a mask is asked for, what lies outside is black."""
+        found = self.pixels(image, boxes)
+        if found.shape[2] == 4:
+            found = found[:, :, :3] * found[:, :, 3:]
+        grey = np.asarray(Image.fromarray(found).convert("L"))
+        if self.pixels.resize == "pad":
+            grey = _padded(grey, self.pixels.resolution)
+        return vlad_of(grey, self.words, self.settings)
+
+
+def _padded(grey: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    extra = [max(side - length, 0) for length in grey.shape]
+    return np.pad(grey, [(more // 2, more - more // 2) for more in extra])
+
+
 class SiftVladBackbone(Backbone):
-    """A fitted ``sift_vlad``; the keypoints are found in the worker threads."""
+    """A fitted ``sift_vlad``; the keypoints are found in the worker processes."""
 
     def __init__(self, spec: ModelSpec, protocol: Protocol, *, weights: Path) -> None:
         self._model, self.fitted_on = load_sift_vlad(weights)
         settings = self._model.settings
         if protocol.pooling is not None and protocol.pooling != "head":
             raise OpenIliasError("sift_vlad has VLAD as its pooling.", fix="Leave --pooling out.")
+        for name, plain in (("scales", (1.0,)), ("rotations", (0,)), ("min_size", 0), ("precision", "float32")):
+            if getattr(protocol, name) != plain:
+                raise OpenIliasError(
+                    f"sift_vlad takes no {name}: SIFT itself finds the scale and the rotation of each keypoint.",
+                    fix=f"Leave --{name.replace('_', '-')} out.",
+                )
         self.spec = spec.model_copy(update={"test": settings.resolution})
         self.protocol = self.spec.resolve(protocol)
         self.weights_digest, self.weights_from = self._model.digest, "fit"
         self.dims = int(self._model.whitening.projection.shape[1])
 
-    def prepare(self, image: Image.Image) -> Floats:
-        """Return the VLAD vector (K * 128,) float32 of a picture."""
-        settings = self._model.settings
-        grey = grey_picture(image, self.protocol.resize, self.protocol.resolution or settings.resolution)
-        return vlad_of(grey, self._model.words, settings)
+    def preparation(self, partition: Partition) -> SiftPreparation:
+        """Return what makes the VLAD vector (K * 128,) float32 of a picture of this partition."""
+        protocol, settings = self.protocol, self._model.settings
+        pixels = Preparation(
+            protocol.resolution or settings.resolution,
+            protocol.resize,
+            protocol.resizer,
+            protocol.boxes_of(partition),
+            protocol.compat,
+        )
+        return SiftPreparation(pixels, self._model.words, settings)
 
-    def describe(self, batch: npt.NDArray[Any]) -> Floats:
+    def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
         """Whiten VLAD vectors: (B, K * 128) to (B, dims)."""
         return self._model.whitening.apply(batch)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from openilias.core.protocol import Pooling, Protocol
 
-Library = Literal["timm", "sift_vlad"]
+Library = Literal["timm", "torchvision", "open_clip", "hf", "python", "sift_vlad"]
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -21,12 +21,14 @@ class ModelSpec(BaseModel):
     Attributes:
         name: how users call it.
         library: the adapter that loads it.
-        architecture: its name in that library.
+        architecture: its name in that library; for ``python`` a file and a function, ``path.py:function``.
+        tag: which of the published weights, where a library has several under one name.
         arguments: further arguments of the architecture.
         projection: keep the head, because it is a projection and not a classifier (CLIP-like models).
         quick_gelu: its weights were trained with QuickGELU.
         weights: where they come from: the library's own ``hub``, a local ``file``, or ``fit`` on images.
         weights_sha256: of the file, where known.
+        code_sha256: of the user's own code, for ``python``.
         train_resolution: in pixels.
         test: test resolution where it does not follow the rule.
         mean: of the RGB channels in [0, 1].
@@ -41,11 +43,13 @@ class ModelSpec(BaseModel):
     name: str
     library: Library
     architecture: str
+    tag: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     projection: bool = False
     quick_gelu: bool = False
     weights: Literal["hub", "file", "fit"] = "hub"
     weights_sha256: str | None = None
+    code_sha256: str | None = None
     train_resolution: int = 224
     test: int | None = None
     mean: Triple = IMAGENET_MEAN

@@ -4,12 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import sha256_of
+from openilias.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where weights come from: a local ``file``, a ``seed`` for random ones, or, without either, the library's hub."""
+
+    file: Path | None = None
+    seed: int | None = None
+
+    @property
+    def hub(self) -> bool:
+        """They are the published ones, which the library fetches."""
+        return self.file is None and self.seed is None
+
+    def describe(self, spec: ModelSpec) -> str:
+        """Return it in words, for manifests and reports."""
+        if self.seed is not None:
+            return f"random, seed {self.seed}"
+        if self.file is None:
+            return "hub"
+        return "published file" if sha256_of(self.file) == spec.weights_sha256 else "file"
+
+    @contextmanager
+    def building(self, spec: ModelSpec) -> Iterator[None]:
+        """Seed PyTorch while a network is built, and put its state back; say clearly why building failed.
+
+        Raises:
+            OpenIliasError: the library could not build the network or fetch its weights.
+        """
+        state = torch.random.get_rng_state()
+        torch.manual_seed(self.seed or 0)
+        try:
+            yield
+        except OpenIliasError:
+            raise
+        except Exception as error:  # the libraries and their downloads fail in many ways
+            why = first_few(str(error).splitlines() or [type(error).__name__], most=1)
+            if self.hub:
+                raise OpenIliasError(
+                    f"The weights of {spec.name} could not be loaded: {why}.",
+                    where=spec.source,
+                    fix="Give a local file with --weights FILE, or use --random-weights SEED to try without.",
+                ) from None
+            raise OpenIliasError(f"{spec.library} cannot build {spec.architecture}: {why}.") from None
+        finally:
+            torch.random.set_rng_state(state)
+
+    def load(self, network: nn.Module, *, spare: tuple[str, ...] = ()) -> None:
+        """Load the file into a network, if there is one, leaving nothing out (:func:`fit_state`)."""
+        if self.file is not None:
+            fit_state(network, read_state(self.file), where=self.file, spare=spare)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.models.backbone import Backbone
-from openilias.models.spec import ModelSpec
+from openilias.models.spec import Library, ModelSpec
+
+if TYPE_CHECKING:
+    from openilias.models.network import Network
+    from openilias.models.weights import WeightsSource
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -76,17 +82,38 @@ ZOO: dict[str, ModelSpec] = {
         ),
     )
 }
-"""Models by name. Any other timm model goes by ``timm:NAME``, or by its plain name."""
+"""Models by name. Others go by ``LIBRARY:NAME``; a plain name that is not here is one of timm."""
 
 
 def find_model(name: str) -> ModelSpec:
-    """Return the record of a model: of the zoo, or made from what timm knows (``timm:NAME`` or ``NAME``).
+    """Return the record of a model.
+
+    Args:
+        name: of the zoo; ``timm:NAME`` or a plain timm name; ``torchvision:NAME``; ``open_clip:NAME/TAG``; ``hf:NAME``
+            or ``hf:FOLDER``; ``path.py:function``, your own code.
 
     Raises:
         OpenIliasError: nobody knows it.
     """
     if name in ZOO:
         return ZOO[name]
+    library, colon, rest = name.partition(":")
+    if library.endswith(".py") and colon:
+        from openilias.models.python_adapter import python_spec
+
+        return python_spec(name)
+    if library == "torchvision":
+        from openilias.models.torchvision_adapter import torchvision_spec
+
+        return torchvision_spec(rest)
+    if library == "open_clip":
+        from openilias.models.open_clip_adapter import open_clip_spec
+
+        return open_clip_spec(rest)
+    if library == "hf":
+        from openilias.models.hf_adapter import hf_spec
+
+        return hf_spec(rest)
     from openilias.models.timm_adapter import timm_spec
 
     return timm_spec(name.removeprefix("timm:"))
@@ -129,6 +156,23 @@ def load_model(
             where=spec.source,
             fix="Give it with --weights FILE.",
         )
-    from openilias.models.timm_adapter import TimmBackbone
+    from openilias.models.network import TorchBackbone
+    from openilias.models.weights import WeightsSource
 
-    return TimmBackbone(spec, protocol, weights=weights, random_weights=random_weights, device=device)
+    source = WeightsSource(weights, random_weights)
+    network = _builder(spec.library)(spec, spec.resolve(protocol), source)
+    return TorchBackbone(spec, protocol, network, weights_from=source.describe(spec), device=device)
+
+
+def _builder(library: Library) -> Callable[[ModelSpec, Protocol, WeightsSource], Network]:
+    if library == "torchvision":
+        from openilias.models.torchvision_adapter import torchvision_network as build
+    elif library == "open_clip":
+        from openilias.models.open_clip_adapter import open_clip_network as build
+    elif library == "hf":
+        from openilias.models.hf_adapter import hf_network as build
+    elif library == "python":
+        from openilias.models.python_adapter import python_network as build
+    else:
+        from openilias.models.timm_adapter import timm_network as build
+    return build

@@ -15,7 +15,6 @@ from markupsafe import Markup, escape
 
 from openilias.core.errors import first_few
 from openilias.core.files import atomic_folder, read_json, write_json
-from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.report import tables
@@ -143,7 +142,7 @@ def _render(report: ReportInput, gallery: Gallery) -> str:
         summary=tables.summary_rows(evaluation, database_size=report.database_size),
         warnings=_warnings(report, gallery),
         notes=report.notes,
-        protocol=_protocol_rows(evaluation.protocol, evaluation.compat),
+        protocol=_protocol_rows(evaluation),
         cut=tables.cut_name(evaluation.protocol.k),
         model=[(name, value_text(value)) for name, value in report.model.items()],
         times=report.times,
@@ -218,17 +217,19 @@ def _short_lists(evaluation: Evaluation, database_size: int | None) -> str:
     return f"The database has fewer images than k = {k}: the lists are full rankings of {depth}."
 
 
-def _protocol_rows(protocol: Protocol, evaluated: Compat) -> list[tuple[str, str, str]]:
+def _protocol_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    protocol = evaluation.protocol
+    fields = protocol.model_dump(mode="json", include=None if evaluation.described else {"k", "compat"})
     rows = [
         (
             name,
             _BY_DEFAULT.get(name, "none") if value is None else value_text(value),
             PROTOCOL_MEANING.get(name, ""),
         )
-        for name, value in protocol.model_dump(mode="json").items()
+        for name, value in fields.items()
     ]
-    if evaluated != protocol.compat:
-        rows.append(("compat of the evaluation", evaluated, PROTOCOL_MEANING["compat"]))
+    if evaluation.compat != protocol.compat:
+        rows.append(("compat of the evaluation", evaluation.compat, PROTOCOL_MEANING["compat"]))
     return rows
 
 

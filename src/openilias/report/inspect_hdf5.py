@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.progress import progress
+from openilias.descriptors.official import find_dataset
 from openilias.report.inspect_values import Explanation, IdCount, Look, NormCount, numbers, squares_of
 from openilias.report.tables import count
 
@@ -18,7 +18,6 @@ ADAPTED_DIMS = 512
 """The published adaptation layers have this many outputs."""
 
 _BLOCK = 32 * 2**20
-_INFLATION = 1100  # gzip packs no better
 _GEOMETRY = 5  # y, x, scale, mask, weight
 
 
@@ -37,7 +36,7 @@ def explain_hdf5(look: Look) -> Explanation:
 
     try:
         with h5py.File(look.path, "r", rdcc_nbytes=2 * _BLOCK) as file:
-            features = _dataset(file, "features", look)
+            features = find_dataset(file, "features", look.path)
             if features is None:
                 return _unknown(file)
             if features.dtype.kind != "f" or features.ndim not in (2, 3):
@@ -51,27 +50,6 @@ def explain_hdf5(look: Look) -> Explanation:
 
 def _plain(error: Exception) -> str:
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-
-
-def _dataset(file: Any, name: str, look: Look) -> Any:
-    """Return a dataset that lies in the file itself; None if there is none of this name."""
-    import h5py
-
-    if name not in file and file.get(name, getlink=True) is None:
-        return None
-    # Links and external storage would read other files than the one that was named.
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise look.refuse(f"'{name}' is a link and not in this file.")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
-        raise look.refuse(f"'{name}' is not a dataset.")
-    if found.external or found.is_virtual:
-        raise look.refuse(f"The values of '{name}' are not in this file.")
-    if found.shape is None:
-        raise look.refuse(f"'{name}' is empty.")
-    if math.prod(found.shape) * found.dtype.itemsize > _INFLATION * look.size:
-        raise look.refuse(f"'{name}' claims to be {found.shape}, which this file of {look.size:,} bytes cannot hold.")
-    return found
 
 
 def _unknown(file: Any) -> Explanation:
@@ -151,7 +129,7 @@ def _raw_or_adapted(dims: int) -> str:
 
 
 def _ids(file: Any, rows: int, look: Look) -> IdCount | None:
-    index = _dataset(file, "index", look)
+    index = find_dataset(file, "index", look.path)
     if index is None:
         return None
     if index.shape != (rows,):

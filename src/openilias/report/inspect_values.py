@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import read_json
+from openilias.core.ids import SHAPES
 
 HEAD = 4096
 """So many bytes of a file are looked at to recognise it."""
@@ -112,13 +113,7 @@ def json_object(look: Look) -> dict[str, Any]:
 
 
 KEYS = "keys without a shard"
-_SHAPES = {
-    "image_queries": re.compile(r"[^/]+/query/Q[^/]*\.jpg"),
-    "text_queries": re.compile(r"[^/]+/query/T[^/]*\.txt"),
-    "positives": re.compile(r"[^/]+/pos/P[^/]*\.jpg"),
-    "distractors": re.compile(r"[^/]+\.tar/.+|distractors/.+", re.DOTALL),
-    KEYS: re.compile(r"[\w-]+"),
-}
+_SHAPES = {name: re.compile(shape) for name, shape in {**SHAPES, KEYS: r"[\w-]+"}.items()}
 
 
 def shape_of(item: str) -> str:

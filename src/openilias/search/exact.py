@@ -63,7 +63,7 @@ def topk(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[npt.NDArr
                 fix="Describe both with the same model.",
             )
         for piece in _pieces(block, max(count, queries.shape[1])):
-            _require_finite(piece, "database")
+            _require_finite(piece, "database", start)
             best_rows, best_scores = _merge(queries, wide, norms, piece, start, k, best_rows, best_scores)
             start += len(piece)
     return best_rows, best_scores
@@ -76,10 +76,10 @@ def _pieces(block: Vectors, width: int) -> Iterable[Vectors]:
         yield np.asarray(block[start : start + step])
 
 
-def _require_finite(values: Vectors, what: str) -> None:
+def _require_finite(values: Vectors, what: str, start: int = 0) -> None:
     if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise OpenIliasError(f"A descriptor of the {what} is not finite (row {row} of its block).")
+        row = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        raise OpenIliasError(f"A descriptor of the {what} is not finite (row {row}).")
 
 
 def _merge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +17,8 @@ from openilias.core.fingerprints import differences, fingerprint_lines
 from openilias.core.ids import DATABASE_PARTITIONS, PARTITIONS
 from openilias.core.manifests import claim, replacing
 from openilias.core.progress import progress
-from openilias.descriptors.store import DescriptorStore, StoreShard
+from openilias.descriptors.official import FORMAT, check_ids
+from openilias.descriptors.store import DescriptorStore, Shard
 from openilias.search.exact import topk
 from openilias.search.ranking import KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
 
@@ -27,7 +29,7 @@ ALGORITHM_VERSION = 1
 class Database:
     """The shards of all database stores in canonical order: by partition, then by name of the source."""
 
-    shards: tuple[StoreShard, ...]
+    shards: tuple[Shard, ...]
 
     @property
     def rows(self) -> int:
@@ -41,8 +43,7 @@ class Database:
         for shard in self.shards:
             inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + shard.rows)] - start
             if len(inside):
-                ids = shard.ids()
-                found += [ids[row] for row in inside]
+                found += shard.id_array().take(inside).to_pylist()
             start += shard.rows
         return found
 
@@ -59,7 +60,7 @@ def database_of(stores: list[DescriptorStore]) -> Database:
         if first == second:
             raise OpenIliasError(
                 f"The shard {shard.source} is in two of the stores.",
-                where=shard.folder,
+                where=shard.where,
                 fix="Give each store once.",
             )
     return Database(tuple(shard for _, shard in keyed))
@@ -75,7 +76,7 @@ def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: i
 
     Raises:
         OpenIliasError: the stores were not made by the same model, weights, protocol and benchmark, hold the wrong
-            partitions, or are damaged.
+            partitions, or are damaged. Of official files only the dimensions are known and compared.
     """
     check_same_origin(queries + database)
     _check_partitions(queries, database)
@@ -83,15 +84,16 @@ def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: i
     query_shards = [shard for store in queries for shard in store.shards]
     for shard in query_shards:
         shard.verify()
-    asked = np.concatenate([shard.descriptors() for shard in query_shards])
+    asked = np.concatenate([block for shard in query_shards for block in shard.blocks()])
     query_ids = [item for shard in query_shards for item in shard.ids()]
     with progress("search", total=base.rows, unit="descriptors") as step:
 
         def blocks() -> Iterator[npt.NDArray[np.floating]]:
             for shard in base.shards:
                 shard.verify()
-                yield shard.descriptors()
-                step(shard.rows)
+                for block in shard.blocks():
+                    yield block
+                    step(len(block))
 
         rows, scores = topk(asked, blocks(), k)
     occurring, places = np.unique(rows, return_inverse=True)
@@ -121,6 +123,15 @@ def check_same_origin(stores: list[DescriptorStore]) -> None:
     """
     first = stores[0]
     for other in stores[1:]:
+        known = [store for store in (first, other) if store.origin().get("format") != FORMAT]
+        if len(known) == 1:
+            unknown = other if known[0] is first else first
+            raise OpenIliasError(
+                f"Nothing says what made {unknown.folder}: it cannot be searched together with {known[0].folder}.",
+                where=unknown.folder,
+                fix="Extract both with the same model. If you know that they were made alike, give up what is known: "
+                f"ilias data convert {known[0].folder} --out FOLDER, and search the HDF5 files.",
+            )
         changed = differences(first.origin(), other.origin())
         if changed:
             raise OpenIliasError(
@@ -146,7 +157,7 @@ def search_to(
     origin = queries[0].origin()
     made_from = {
         "algorithm_version": ALGORITHM_VERSION,
-        "benchmark": origin["benchmark"],
+        "benchmark": origin.get("benchmark"),
         "origin": origin,
         "queries": sorted(_state(store) for store in queries),
         "database": sorted(_state(store) for store in database),
@@ -159,6 +170,7 @@ def search_to(
         except OpenIliasError:
             if not overwrite:
                 raise
+    searched = {} if "benchmark" in origin else {"searched": _searched(database)}
     ranking = search(queries, database, k)
     with replacing(out, state):
         write_ranking(
@@ -170,8 +182,23 @@ def search_to(
             sources=[shard.source for shard in database_of(database).shards],
             database_size=sum(store.rows for store in database),
             skipped=[{"id": item.id, "reason": item.reason} for store in queries + database for item in store.skipped],
+            **searched,
         )
     return ranking
+
+
+def _searched(stores: list[DescriptorStore]) -> dict[str, int]:
+    """Count the ids of each tar, of ``distractors`` in a folder, and of ``positives``: they tell what was searched.
+
+    Raises:
+        OpenIliasError: an id stands twice.
+    """
+    shards = database_of(stores).shards
+    counts: Counter[str] = Counter()
+    positives = {shard.where for store in stores if store.partition == "positives" for shard in store.shards}
+    for shard, heads in zip(shards, check_ids(shards), strict=True):
+        counts.update({"positives": heads.total()} if shard.where in positives else heads)
+    return dict(sorted(counts.items()))
 
 
 def _state(store: DescriptorStore) -> str:

@@ -1,0 +1,240 @@
+"""From images to descriptors: decoded by worker processes, described in batches of one shape, in order again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.executors import Loss, ordered_map
+from openilias.core.ids import Partition
+from openilias.core.progress import Step
+from openilias.core.protocol import Compat
+from openilias.data import Item
+from openilias.descriptors.store import Skipped, SkipStatus
+from openilias.images.boxes import Box
+from openilias.images.decode import UnreadableImageError, decode
+from openilias.models.backbone import Backbone, Floats, Prepare
+
+CHUNK = 8
+"""Images of one job of a worker process."""
+AHEAD = 2
+"""Jobs begun per worker process."""
+WINDOW = 16
+"""Batches' worth of prepared images among which those of one shape are gathered."""
+_ALONE = 64  # fewer images are decoded in this process: others would take longer to start
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the work is done with; of all this only ``batch_size`` and ``skip`` can change a descriptor, the first by
+    rounding.
+
+    Attributes:
+        batch_size: images per forward pass.
+        workers: processes that decode; with one, this process decodes.
+        timeout: seconds that reading and preparing an image may take; only worker processes can be stopped.
+        skip: list what cannot be described, instead of stopping.
+    """
+
+    batch_size: int
+    workers: int
+    timeout: float
+    skip: bool
+
+    def processes(self, images: int) -> int:
+        """Return how many processes are worth starting for so many images."""
+        return 1 if images < _ALONE else self.workers
+
+    def held(self) -> int:
+        """Return how many prepared images there are at most at a time."""
+        return WINDOW * self.batch_size + (CHUNK * AHEAD * self.workers if self.workers > 1 else 0)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be prepared."""
+
+    id: str
+    what: str
+    fix: str | None
+    status: SkipStatus
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Some images, for a worker process."""
+
+    items: tuple[Item, ...]
+    boxes: tuple[tuple[Box, ...], ...]
+    prepare: Prepare
+    upright: bool
+    compat: Compat
+
+
+@dataclass
+class Described:
+    """What came of the items, in their order: the places of those that were described, their (n, D) descriptors."""
+
+    places: list[int]
+    descriptors: Floats
+    skipped: dict[int, Skipped] = field(default_factory=dict)
+
+
+def describe_items(
+    items: Sequence[Item],
+    backbone: Backbone,
+    partition: Partition,
+    means: Means,
+    step: Step,
+    *,
+    boxes: Callable[[Item], tuple[Box, ...]],
+    upright: bool = True,
+    dtype: str = "float32",
+) -> Described:
+    """Describe images of one shard.
+
+    Args:
+        items: the images.
+        backbone: with what.
+        partition: which boxes and views they get.
+        means: with what means.
+        step: is told of every image.
+        boxes: gives the boxes of an item; asked only if the protocol uses them.
+        upright: turn them as their EXIF orientation says.
+        dtype: of the descriptors that are returned.
+
+    Raises:
+        OpenIliasError: an image cannot be read or described and ``means.skip`` is False, or the model fails.
+    """
+    out: Floats = np.zeros((len(items), backbone.dims), dtype)
+    skipped: dict[int, Skipped] = {}
+    views = backbone.protocol.views_of(partition)
+    begun: deque[tuple[list[int], Callable[[], Floats]]] = deque()
+
+    def finish() -> None:
+        places, result = begun.popleft()
+        out[places] = backbone.checked(result(), len(places))
+        step(len(places))
+
+    uses_boxes = backbone.protocol.boxes_of(partition) != "none"
+    jobs = _jobs(items, backbone, partition, upright, boxes if uses_boxes else _no_boxes)
+    with ordered_map(means.processes(len(items)), lost=_lost, timeout=means.timeout, ahead=AHEAD) as run:
+        prepared = enumerate(_in_order(run, jobs))
+        for places, batch in _batches(_timed(prepared, step), means, skipped, step):
+            begun.append((places, backbone.begin(batch, views)))
+            if len(begun) == 2:  # a GPU computes one batch while the next is gathered
+                finish()
+    while begun:
+        finish()
+    places = [place for place in range(len(items)) if place not in skipped]
+    return Described(places, out if not skipped else out[places], skipped)
+
+
+def _no_boxes(item: Item) -> tuple[Box, ...]:
+    return ()
+
+
+def _jobs(
+    items: Sequence[Item],
+    backbone: Backbone,
+    partition: Partition,
+    upright: bool,
+    boxes: Callable[[Item], tuple[Box, ...]],
+) -> Iterator[_Job]:
+    prepare, compat = backbone.preparation(partition), backbone.protocol.compat
+    for start in range(0, len(items), CHUNK):
+        some = tuple(items[start : start + CHUNK])
+        yield _Job(some, tuple(boxes(item) for item in some), prepare, upright, compat)
+
+
+def prepare_job(job: _Job) -> list[Array | Failure]:
+    """Read, decode and prepare the images of a job; runs in a worker process.
+
+    Raises:
+        OpenIliasError: an image cannot be read from the disk, or has no box where one is needed.
+    """
+    return [_prepared(item, boxes, job) for item, boxes in zip(job.items, job.boxes, strict=True)]
+
+
+def _prepared(item: Item, boxes: tuple[Box, ...], job: _Job) -> Array | Failure:
+    try:
+        return job.prepare(decode(item.read(), where=item.id, upright=job.upright, compat=job.compat), boxes)
+    except UnreadableImageError as error:
+        return Failure(item.id, error.what, error.fix, "unreadable")
+    except OpenIliasError as error:
+        error.where = error.where or item.id
+        raise
+
+
+def _lost(job: _Job, loss: Loss) -> list[Array | Failure] | _Job:
+    """Name the image of a job that was lost; a job of several is to be done again, image by image."""
+    if len(job.items) > 1:
+        return job
+    what, fix = {
+        "crash": ("The process that read this image died.", "See whether the memory is too small"),
+        "timeout": ("Reading this image took too long.", "See whether the disk answers, or give more --timeout"),
+    }[loss]
+    return [Failure(job.items[0].id, what, f"{fix}; or pass over such images with --skip-unreadable.", loss)]
+
+
+def _in_order(run: Callable[..., Iterator[Any]], jobs: Iterable[_Job]) -> Iterator[Array | Failure]:
+    for done in run(prepare_job, jobs):
+        if isinstance(done, _Job):
+            singles = [
+                _Job((item,), (boxes,), done.prepare, done.upright, done.compat)
+                for item, boxes in zip(done.items, done.boxes, strict=True)
+            ]
+            for single in run(prepare_job, singles):
+                yield from single
+        else:
+            yield from done
+
+
+def _timed(prepared: Iterator[tuple[int, Array | Failure]], step: Step) -> Iterator[tuple[int, Array | Failure]]:
+    """Count the time that the next image is waited for."""
+    while True:
+        with step.waiting():
+            one = next(prepared, None)
+        if one is None:
+            return
+        yield one
+
+
+def _batches(
+    prepared: Iterable[tuple[int, Array | Failure]], means: Means, skipped: dict[int, Skipped], step: Step
+) -> Iterator[tuple[list[int], Array]]:
+    """Gather arrays of one shape into batches; which go together depends on the source order alone."""
+    waiting: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
+    held = 0
+    for place, array in prepared:
+        if isinstance(array, Failure):
+            if not means.skip:
+                raise UnreadableImageError(array.what, where=array.id, fix=array.fix)
+            skipped[place] = Skipped(array.id, array.what, array.status)
+            step()
+            continue
+        group = waiting.setdefault(array.shape, [])
+        group.append((place, array))
+        held += 1
+        if len(group) == means.batch_size:
+            full = array.shape
+        elif held >= WINDOW * means.batch_size:
+            full = max(waiting, key=lambda shape: len(waiting[shape]))
+        else:
+            continue
+        held -= len(waiting[full])
+        yield _stacked(waiting.pop(full))
+    while waiting:
+        yield _stacked(waiting.pop(next(iter(waiting))))
+
+
+def _stacked(group: list[tuple[int, Array]]) -> tuple[list[int], Array]:
+    return [place for place, _ in group], np.stack([array for _, array in group])

@@ -1,0 +1,213 @@
+"""A network of any library as a backbone: what adapters make, and all that is the same for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.ids import Partition
+from openilias.core.protocol import Protocol
+from openilias.images.prepare import Preparation
+from openilias.models.backbone import Backbone, Floats, View
+from openilias.models.pooling import MapPooling, pool
+from openilias.models.spec import ModelSpec
+from openilias.models.views import rotate, scale
+from openilias.models.weights import digest_state
+
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LastMap:
+    """The last activations of a network before they are pooled.
+
+    Attributes:
+        grid: (B, C, h, w).
+        prefix: (B, P, C) tokens beside those of the grid, a class token first; None if there are none.
+        has_class: the first of them is a class token.
+        official_skip: how many of them the official code leaves out when it pools.
+    """
+
+    grid: Tensor
+    prefix: Tensor | None = None
+    has_class: bool = False
+    official_skip: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network, as an adapter gives it. Images are (B, 3, H, W) float32, normalised.
+
+    Attributes:
+        module: all of its weights, for moving to a device and for the digest.
+        head: images -> (B, D), what the network returns; None if it returns no vector.
+        last_map: images -> the map to pool; None if it has none.
+        multiple: images are padded with zeros to a multiple of this (height, width); the patch of a ViT.
+        encode_texts: texts -> (B, D) on the device; None without a text tower.
+    """
+
+    module: nn.Module
+    head: Callable[[Tensor], Tensor] | None = None
+    last_map: Callable[[Tensor], LastMap] | None = None
+    multiple: tuple[int, int] = (1, 1)
+    encode_texts: Callable[[list[str]], Tensor] | None = None
+
+
+class TorchBackbone(Backbone):
+    """A :class:`Network`, bound to a resolved protocol."""
+
+    def __init__(
+        self, spec: ModelSpec, protocol: Protocol, network: Network, *, weights_from: str, device: str = "cpu"
+    ) -> None:
+        """Measure the dimension with one small forward pass.
+
+        Raises:
+            OpenIliasError: the pooling or the precision is not possible.
+        """
+        self.spec = spec
+        self.protocol = spec.resolve(protocol)
+        self.weights_from = weights_from
+        self.device = device
+        if self.protocol.precision == "float16" and device == "cpu":
+            raise OpenIliasError("float16 is computed on GPUs only.", fix="Use --precision bfloat16 or float32.")
+        self.weights_digest = digest_state(network.module.state_dict())
+        # Convolutions are 1.4 times as fast in this order of the memory (benchmarks/extract.py).
+        cast(Any, network.module.eval().to(device)).to(memory_format=torch.channels_last)
+        self.network = network
+        self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+        side = network.multiple[0] * 8 if network.multiple[0] > 1 else spec.train_resolution
+        with torch.inference_mode():
+            self.dims = self._vectors(torch.zeros(1, 3, side, side, device=device)).shape[1]
+
+    def preparation(self, partition: Partition) -> Preparation:
+        """Return what makes the (H, W, 3 or 4) uint8 pixels of a picture of this partition."""
+        protocol = self.protocol
+        return Preparation(
+            protocol.resolution or self.spec.test_resolution,
+            protocol.resize,
+            protocol.resizer,
+            protocol.boxes_of(partition),
+            protocol.compat,
+        )
+
+    def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
+        """Return the mean over the views of unit descriptors, (B, dims) float32."""
+        return self.begin(batch, views)()
+
+    def begin(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Callable[[], Floats]:
+        """Start describing (B, H, W, 3 or 4) uint8 pixels; a GPU goes on while the caller does something else."""
+        try:
+            out = self._describe(torch.from_numpy(np.require(batch, requirements=["C", "W"])), views)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise OpenIliasError(
+                f"{self.spec.name} cannot take {len(batch)} images of {batch.shape[1]} x {batch.shape[2]} pixels: "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+                fix="Its input size may be fixed: try --resize square --resolution "
+                f"{self.spec.train_resolution}; or the batch is too large: lower --batch-size.",
+            ) from None
+        return lambda: out.cpu().numpy()
+
+    def encode_texts(self, texts: list[str]) -> Floats:
+        """Return L2-normalised descriptors, (B, dims) float32, of B texts.
+
+        Raises:
+            OpenIliasError: the model has no text tower.
+        """
+        encode = self.network.encode_texts
+        if encode is None:
+            return super().encode_texts(texts)
+        if not texts:
+            return self.checked(torch.zeros(0, self.dims).numpy(), 0)
+        with torch.inference_mode(), self._precision():
+            out = [encode(texts[start : start + 64]).float() for start in range(0, len(texts), 64)]
+        return self.checked(torch.cat(out).cpu().numpy(), len(texts))
+
+    @torch.inference_mode()
+    def _describe(self, pixels: Tensor, views: tuple[View, ...]) -> Tensor:
+        if self.device.startswith("cuda"):
+            pixels = pixels.pin_memory()
+        images = self._normalised(pixels.to(self.device, non_blocking=True))
+        if views == ((1.0, 0),):
+            return self._vectors(images)
+        official = self.protocol.compat == "official"
+        found = [
+            F.normalize(self._vectors(rotate(scale(images, size), angle, official=official))) for size, angle in views
+        ]
+        return torch.stack(found, 1).mean(1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3 or 4) uint8 to (B, 3, H, W) float32: normalised, then masked, then zeros around."""
+        images = pixels[..., :3].permute(0, 3, 1, 2).float().div(255).sub(self._mean).div(self._std)
+        if pixels.shape[3] == 4:
+            images = images * pixels[..., 3:].permute(0, 3, 1, 2)
+        side = self.protocol.resolution if self.protocol.resize == "pad" else self.protocol.min_size
+        return pad_to(images, side or 0, side or 0)
+
+    def _vectors(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, D) float32."""
+        height, width = (
+            -(-side // step) * step for side, step in zip(images.shape[2:], self.network.multiple, strict=True)
+        )
+        images = pad_to(images, height, width).contiguous(memory_format=torch.channels_last)
+        with self._precision():
+            return self._pooled(images).float()
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        name, pooling, network = self.spec.name, self.protocol.pooling, self.network
+        if pooling == "head":
+            if network.head is None:
+                raise OpenIliasError(f"{name} returns no vector.", fix="Use another --pooling: gem, gap, mac.")
+            return network.head(images)
+        if network.last_map is None:
+            raise OpenIliasError(f"{name} has no last map to pool.", fix="Use --pooling head.")
+        last = network.last_map(images)
+        if pooling == "cls":
+            if last.prefix is None or not last.has_class:
+                raise OpenIliasError(f"{name} has no class token.", fix="Use another --pooling.")
+            return last.prefix[:, 0]
+        grid, official = last.grid.float(), self.protocol.compat == "official"
+        if official and last.prefix is not None:
+            # The official code takes at most the class token off, and loses the places of the others.
+            tokens = torch.cat([last.prefix[:, last.official_skip :].float(), grid.flatten(2).transpose(1, 2)], 1)
+            grid = tokens.transpose(1, 2)[..., None]
+        return pool(grid, cast(MapPooling, pooling), official=official)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        dtype = _PRECISIONS.get(self.protocol.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.partition(":")[0], dtype)
+
+
+def pad_to(images: Tensor, height: int, width: int) -> Tensor:
+    """Put zeros around (B, C, H, W) images up to the given size, the odd pixel right and below.
+
+    A side that is larger already is left as it is.
+    """
+    down, across = max(height - images.shape[2], 0), max(width - images.shape[3], 0)
+    if not down and not across:
+        return images
+    return F.pad(images, (across // 2, across - across // 2, down // 2, down - down // 2))
+
+
+def tokens_on_grid(tokens: Tensor, grid: tuple[int, int], *, prefix: int) -> tuple[Tensor, Tensor | None]:
+    """Split (B, P + h * w, C) tokens into the (B, C, h, w) grid and the (B, P, C) prefix, None if P is 0.
+
+    Raises:
+        OpenIliasError: their number is not that of the grid.
+    """
+    count = tokens.shape[1] - prefix
+    if count != grid[0] * grid[1]:
+        raise OpenIliasError(
+            f"The network returns {count} tokens for a grid of {grid[0]} x {grid[1]}.",
+            fix="Use --pooling head or cls.",
+        )
+    places = tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, *grid)
+    return places, tokens[:, :prefix] if prefix else None
