@@ -71,7 +71,7 @@ def batch_sizes() -> None:
     for name in ("mobilenetv2_100", "resnet18", "vit_tiny_patch16_224"):
         print(f"{name}, 16 pictures of 384 x 288, on the CPU")
         backbone = load_model(find_model(name), Protocol(resolution=384), random_weights=0)
-        batch = np.random.default_rng(0).random((16, 3, 288, 384), np.float32)
+        batch = np.random.default_rng(0).integers(0, 256, (16, 288, 384, 3), dtype=np.uint8)
         base = 0.0
         for size in (32, 16, 8, 4, 2, 1):
             many = np.concatenate([batch, batch]) if size == 32 else batch

@@ -23,7 +23,8 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Compat, ResizeRule
 from openilias.images.boxes import Box, coverage, read_boxes
 from openilias.images.decode import ImageFacts, UnreadableImageError, decode, examine, upright_size
-from openilias.images.resize import longest_size, pad_to, pad_to_multiple, resize
+from openilias.images.prepare import Preparation
+from openilias.images.resize import longest_size, resize
 from openilias.images.tars import index_tar, read_member, write_tar
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL\.")
@@ -560,11 +561,12 @@ def test_extreme_sizes_are_resized_by_every_rule(size: tuple[int, int], rule: Re
     width, height = size
     if rule == "small":
         expected["small"] = (48, 48 * height // width) if width <= height else (48 * width // height, 48)
-    assert min(found.size) >= 1
-    assert found.size == expected.get(rule, found.size)
+    shape = found.shape[1], found.shape[0]
+    assert min(shape) >= 1
+    assert shape == expected.get(rule, shape)
     if rule in ("longest", "pad"):
-        assert max(found.size) == 48
-    assert np.abs(np.asarray(found, int) - (9, 99, 199)).max() <= 4
+        assert max(shape) == 48
+    assert np.abs(found.astype(int) - (9, 99, 199)).max() <= 4
 
 
 @pytest.mark.parametrize("rule", ["small", "center"])
@@ -588,7 +590,7 @@ def test_resize_small_center_square_equal_torchvision(size: tuple[int, int], res
         "square": transforms.Resize((resolution, resolution)),
     }
     for rule, twin in twins.items():
-        assert (np.asarray(resize(image, rule, resolution)) == np.asarray(twin(image))).all(), rule
+        assert (resize(image, rule, resolution) == np.asarray(twin(image))).all(), rule
 
 
 @given(SIZES, st.integers(1, 500))
@@ -602,22 +604,9 @@ def test_longest_side(size: tuple[int, int], resolution: int) -> None:
 
 def test_longest_truncates_and_is_bicubic() -> None:
     image = picture(333, 499)
-    assert resize(image, "longest", 384).size == (256, 384)
     twin = image.resize((256, 384), Image.Resampling.BICUBIC)
-    assert (np.asarray(resize(image, "longest", 384)) == np.asarray(twin)).all()
-    assert resize(picture(1000, 1), "longest", 100).size == (100, 1)
-
-
-def test_padding_puts_the_odd_pixel_right_and_below() -> None:
-    array = np.ones((3, 5, 6), np.float32)
-    padded = pad_to(array, 8, 9)
-    assert padded.shape == (3, 8, 9)
-    assert (padded[:, 1:6, 1:7] == 1).all()
-    assert padded.sum() == array.sum()
-    twin = torch.nn.functional.pad(torch.from_numpy(array), (1, 1, 4, 5))
-    assert (pad_to_multiple(array, (14, 4)) == twin.numpy()).all()
-    assert pad_to_multiple(array, (5, 3)).shape == array.shape
-    assert pad_to(array, 2, 2).shape == array.shape
+    assert (resize(image, "longest", 384) == np.asarray(twin)).all()
+    assert resize(picture(1000, 1), "longest", 100).shape == (1, 100, 3)
 
 
 @st.composite
@@ -673,3 +662,68 @@ def test_damaged_tars_are_named(tmp_path: Path) -> None:
         index_tar(path)
     with pytest.raises(OpenIliasError, match="No such file"):
         index_tar(tmp_path / "none.tar")
+
+
+@given(SIZES, st.integers(2, 300), st.sampled_from(get_args(ResizeRule)))
+@settings(max_examples=60, deadline=None)
+def test_torchvision_differs_by_two_grey_levels_at_most(
+    size: tuple[int, int], resolution: int, rule: ResizeRule
+) -> None:
+    image = picture(*size)
+    if max(size) / min(size) * resolution > 3000:
+        return
+    ours = resize(image, rule, resolution, "torchvision")
+    assert ours.shape == resize(image, rule, resolution).shape
+    assert np.abs(ours.astype(int) - resize(image, rule, resolution)).max() <= 2
+
+
+def twin_mask(size: tuple[int, int], boxes: tuple[Box, ...], height: int, width: int) -> np.ndarray:
+    mask = torch.zeros(size[1], size[0])
+    for x, y, w, h in boxes:
+        mask[y : y + h, x : x + w] = 1
+    return torch.nn.functional.interpolate(mask[None, None], size=(height, width), mode="nearest")[0, 0].numpy()
+
+
+BOXES = (Box(10, 20, 60, 30), Box(50, 40, 30, 200))
+
+
+@given(st.integers(90, 300), st.integers(70, 300), st.integers(8, 300))
+@settings(max_examples=40, deadline=None)
+def test_masks_are_the_nearest_pixels_of_the_union(width: int, height: int, resolution: int) -> None:
+    image = picture(width, height)
+    found = Preparation(resolution, boxes="mask")(image, BOXES)
+    assert (found[:, :, :3] == resize(image, "longest", resolution)).all()
+    assert (found[:, :, 3] == twin_mask(image.size, BOXES, *found.shape[:2])).all()
+
+
+def test_crops_go_around_all_boxes_and_end_at_the_image() -> None:
+    image = picture(100, 120)
+    found = Preparation(64, boxes="crop")(image, BOXES)
+    assert (found == resize(image.crop((10, 20, 80, 120)), "longest", 64)).all()
+    both = Preparation(64, boxes="mask+crop")(image, BOXES)
+    assert (both[:, :, :3] == found).all()
+    cut = twin_mask(image.size, BOXES, 120, 100)[20:120, 10:80]
+    twin = torch.nn.functional.interpolate(
+        torch.from_numpy(cut.copy())[None, None], size=found.shape[:2], mode="nearest"
+    )
+    assert (both[:, :, 3] == twin[0, 0].numpy()).all()
+    official = Preparation(64, boxes="mask+crop", compat="official")(image, BOXES)
+    assert (official[:, :, 3] == twin_mask(image.size, BOXES, *found.shape[:2])).all()
+    assert (official[:, :, 3] != both[:, :, 3]).any()
+
+
+@pytest.mark.parametrize("rule", get_args(ResizeRule))
+def test_the_mask_follows_the_resize_rule(rule: ResizeRule) -> None:
+    """White inside the boxes and black outside: the mask must be where the white is."""
+    pixels = np.zeros((120, 200, 3), np.uint8)
+    pixels[30:90, 40:120] = 255
+    found = Preparation(80, rule, boxes="mask")(Image.fromarray(pixels), (Box(40, 30, 80, 60),))
+    assert ((found[:, :, 0] > 127) != found[:, :, 3]).mean() < 0.03
+
+
+@pytest.mark.parametrize("use", ["mask", "crop", "mask+crop"])
+@pytest.mark.parametrize("boxes", [(), (Box(500, 10, 20, 20),)])
+def test_boxes_that_are_needed_must_be_there(use: str, boxes: tuple[Box, ...]) -> None:
+    with pytest.raises(OpenIliasError, match=r"no box|outside it"):
+        Preparation(64, boxes=use)(picture(100, 80), boxes)
+    assert Preparation(64)(picture(100, 80), boxes).shape == (51, 64, 3)

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.ids import Partition
 from openilias.core.protocol import Protocol
-from openilias.models.backbone import Backbone
+from openilias.models.backbone import Backbone, Prepare, View
 from openilias.models.check import check_backbone
 from openilias.models.devices import choose_device
 from openilias.models.pooling import gem, pool
@@ -88,7 +89,7 @@ def twin_vit(state: dict[str, Tensor], x: Tensor, heads: int, patch: int) -> Ten
 @pytest.mark.parametrize("pooling", ["head", "cls", "gap", "mac", "gem"])
 def test_timm_vit_equals_a_plain_twin(size: tuple[int, int], pooling: str) -> None:
     backbone = load_model(find_model(VIT), Protocol(resolution=150, pooling=pooling), random_weights=3)
-    state = backbone._network.state_dict()
+    state = backbone.network.module.state_dict()
     image = photo(*size)
     with torch.no_grad():
         pixels = twin_pad(twin_pixels(image, 150, backbone.spec.mean, backbone.spec.std), 16)
@@ -123,9 +124,9 @@ def test_preparation_equals_the_definition(resize: str) -> None:
     twin = transforms.Compose([*first, *normalise])(image)
     if resize == "pad":
         twin = F.pad(twin, (0, 0, 27, 27))
-    found = backbone.prepare(image)
+    found = backbone._normalised(torch.from_numpy(backbone.prepare(image).copy())[None])[0]
     assert found.shape == twin.shape
-    assert np.abs(found - twin.numpy()).max() < 1e-6
+    assert np.abs(found - twin).max() < 1e-6
 
 
 def test_cnn_equals_timm_itself() -> None:
@@ -148,8 +149,10 @@ def test_gem_official_repeats_the_sign_error_only_for_negative_maps() -> None:
     positive = maps.abs()
     assert torch.equal(gem(positive), gem(positive, official=True))
     assert torch.allclose(gem(maps + 100), gem(maps) * 0 + (maps + 100).pow(3).mean(2).pow(1 / 3), rtol=1e-5)
-    assert torch.equal(pool(maps, "gap"), maps.mean(2))
-    assert torch.equal(pool(maps, "mac"), maps.max(2).values)
+    square = maps.view(2, 5, 3, 4)
+    assert torch.equal(pool(square, "gap"), maps.mean(2))
+    assert torch.equal(pool(square, "mac"), maps.max(2).values)
+    assert torch.equal(pool(square, "gem"), gem(maps))
 
 
 def test_registers_are_pooled_only_by_the_official_code() -> None:
@@ -158,7 +161,8 @@ def test_registers_are_pooled_only_by_the_official_code() -> None:
     ours = load_model(spec, Protocol(resolution=56, pooling="gap"), random_weights=0)
     theirs = load_model(spec, Protocol(resolution=56, pooling="gap", compat="official"), random_weights=0)
     with torch.no_grad():
-        tokens = ours._network.forward_features(torch.from_numpy(ours.prepare(image))[None])[0]
+        pixels = twin_pad(twin_pixels(image, 56, spec.mean, spec.std), 14)
+        tokens = ours.network.module.forward_features(pixels[None])[0]
     assert np.abs(describe(ours, image)[0] - F.normalize(tokens[5:].mean(0), dim=0).numpy()).max() < 1e-5
     assert np.abs(describe(theirs, image)[0] - F.normalize(tokens[1:].mean(0), dim=0).numpy()).max() < 1e-5
 
@@ -169,10 +173,10 @@ def test_clip_keeps_its_projection_and_its_activation() -> None:
     assert spec.quick_gelu
     backbone = load_model(spec, Protocol(resolution=64), random_weights=0)
     assert backbone.dims == 512
-    kinds = {type(module).__name__ for module in backbone._network.modules()}
+    kinds = {type(module).__name__ for module in backbone.network.module.modules()}
     assert "QuickGELU" in kinds
     official = load_model(spec, Protocol(resolution=64, compat="official"), random_weights=0)
-    assert "QuickGELU" not in {type(module).__name__ for module in official._network.modules()}
+    assert "QuickGELU" not in {type(module).__name__ for module in official.network.module.modules()}
     assert not find_model("vit_base_patch16_clip_224.laion2b_ft_in1k").projection
     assert not find_model("resnet50.a1_in1k").projection
 
@@ -207,7 +211,7 @@ def test_weights_files(tmp_path: Path) -> None:
     first = load_model(spec, protocol, weights=tmp_path / "w.safetensors")
     second = load_model(spec, protocol, weights=tmp_path / "w.pth")
     assert first.weights_digest == second.weights_digest
-    assert torch.equal(first._network.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert torch.equal(first.network.module.state_dict()["conv1.weight"], state["conv1.weight"])
     state["conv1.weight"] = state["conv1.weight"] + 1
     save_file(state, tmp_path / "v.safetensors")
     assert load_model(spec, protocol, weights=tmp_path / "v.safetensors").weights_digest != first.weights_digest
@@ -299,10 +303,10 @@ class Broken(Backbone):
         self.protocol = self.spec.resolve(Protocol(resolution=32))
         self.dims, self.weights_digest, self.weights_from, self.fault, self.calls = 8, "x", "file", fault, 0
 
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image.resize((8, 1)), np.float32)[0, :, 0]
+    def preparation(self, partition: Partition) -> Prepare:
+        return lambda image, boxes: np.asarray(image.resize((8, 1)), np.float32)[0, :, 0]
 
-    def describe(self, batch: np.ndarray) -> np.ndarray:
+    def describe(self, batch: np.ndarray, views: tuple[View, ...]) -> np.ndarray:
         self.calls += 1
         out = batch.copy()
         if self.fault == "batch":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openilias.cli import inspection
+from openilias.cli import inspection, stores
 from openilias.cli.options import BenchmarkDir, Json, Overwrite, Processes, emit, say
 
 if TYPE_CHECKING:
@@ -149,3 +149,4 @@ def _show(benchmark: Path, outcome: Verification, most: int) -> None:
 
 
 inspection.register(app)
+stores.register(app)

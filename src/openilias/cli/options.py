@@ -36,7 +36,7 @@ Resize = Annotated[
     ResizeRule, typer.Option(help="Larger side, smaller side, smaller side + crop, square, zero-padded.")
 ]
 MinSize = Annotated[int, typer.Option(min=0, help="Zeros around sides shorter than this, in pixels.")]
-ResizerName = Annotated[Resizer, typer.Option(help="`torchvision` is faster and differs by one grey level at times.")]
+ResizerName = Annotated[Resizer, typer.Option(help="`torchvision` is faster and differs by a grey level at times.")]
 QueryBoxes = Annotated[BoxUse, typer.Option(help="Keep only the boxes of query images: masked, cropped, or both.")]
 PositiveBoxes = Annotated[BoxUse, typer.Option(help="Likewise of the positives.")]
 Scales = Annotated[str, typer.Option(metavar="S,S,...", help="Describe at each factor of the size; 0.707,1,1.414.")]

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 Partition = Literal["image_queries", "text_queries", "positives", "distractors"]
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 DATABASE_PARTITIONS: tuple[Partition, ...] = ("positives", "distractors")
-SHAPES: dict[Partition, str] = {
+SHAPES: dict[str, str] = {
     "image_queries": r"[^/]+/query/Q[^/]*\.jpg",
     "text_queries": r"[^/]+/query/T[^/]*\.txt",
     "positives": r"[^/]+/pos/P[^/]*\.jpg",

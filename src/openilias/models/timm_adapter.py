@@ -60,35 +60,43 @@ def timm_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) ->
     Raises:
         OpenIliasError: timm cannot build it, or the weights are missing or do not fit.
     """
-    import timm
-
     arguments = dict(spec.arguments)
     if not spec.projection:
         arguments["num_classes"] = 0
     if spec.quick_gelu and protocol.compat == "paper":
         arguments["act_layer"] = "quick_gelu"
     with weights.building(spec):
-        with torch.device("meta"):
-            plain = timm.create_model(spec.architecture, pretrained=False, **arguments)
-        if _takes(plain, "dynamic_img_size"):
-            arguments["dynamic_img_size"] = True
-        module: nn.Module = timm.create_model(spec.architecture, pretrained=weights.hub, **arguments)
+        module = create_for_any_size(spec.architecture, pretrained=weights.hub, **arguments)
     heads = cast(dict[str, Any], module.pretrained_cfg or {}).get("classifier") or ()
     weights.load(module, spare=(heads,) if isinstance(heads, str) else tuple(heads))
-    multiple = _patch_of(module)
-    if multiple != (1, 1) and hasattr(module, "_pos_embed"):
+    multiple = patch_of(module)
+    return Network(module, head=module, last_map=LastMapOf(module, multiple), multiple=multiple)
+
+
+def create_for_any_size(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """Call timm's ``create_model``; a transformer that can take images of any size does, with its positions kept."""
+    import timm
+
+    with torch.device("meta"):
+        plain = timm.create_model(name, pretrained=False, **arguments)
+    if _takes(plain, "dynamic_img_size"):
+        arguments["dynamic_img_size"] = True
+    module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    if patch_of(module) != (1, 1) and hasattr(module, "_pos_embed"):
         cast(Any, module)._pos_embed = PositionsOnce(cast(Any, module)._pos_embed)
-    return Network(module, head=module, last_map=_LastMapOf(module, multiple), multiple=multiple)
+    return module
 
 
-class _LastMapOf:
+class LastMapOf:
     """Calls ``forward_features`` and finds its way in what comes out."""
 
     def __init__(self, module: nn.Module, multiple: tuple[int, int]) -> None:
+        """``multiple`` is that of :func:`patch_of`."""
         self._module: Any = module
         self._multiple = multiple
 
     def __call__(self, images: Tensor) -> LastMap:
+        """Return the last map of (B, 3, H, W) images."""
         maps = self._module.forward_features(images)
         if not isinstance(maps, Tensor) or maps.ndim not in (3, 4):
             raise OpenIliasError("This network has no last map to pool.", fix="Use --pooling head.")
@@ -116,7 +124,7 @@ def _takes(network: nn.Module, argument: str) -> bool:
     return any(argument in inspect.signature(kind).parameters for kind in type(network).__mro__[:-1])
 
 
-def _patch_of(network: nn.Module) -> tuple[int, int]:
+def patch_of(network: nn.Module) -> tuple[int, int]:
     """Return the (height, width) of a token of a network that takes any multiple of it, else (1, 1)."""
     embed = getattr(network, "patch_embed", None)
     if embed is None or not getattr(network, "dynamic_img_size", False):

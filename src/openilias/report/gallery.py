@@ -310,3 +310,13 @@ def _asked(query: str, pictures: _Pictures, *, is_text: bool) -> tuple[str | Non
         return None, pictures.fail(query, plain_reason(error, pictures.benchmark))
     except UnicodeDecodeError:
         return None, pictures.fail(query, "This text is not UTF-8.")
+
+
+def show(benchmark: Benchmark, ids: Iterable[str], out: Path) -> list[tuple[str | None, Picture]]:
+    """Write the thumbnails of any ids of a benchmark to ``out/images``; return the text or the picture of each."""
+    wanted, texts = list(ids), set(benchmark.text_queries)
+    found, reasons = _locate(benchmark, wanted)
+    found.update((item, Item(item, benchmark.path_of(item))) for item in wanted if item in set(benchmark.image_queries))
+    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    pictures = _Pictures(benchmark, out / IMAGES, found, reasons)
+    return [_asked(item, pictures, is_text=item in texts) for item in wanted]

@@ -116,15 +116,16 @@ def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -
     return out / "index.html"
 
 
-def _render(report: ReportInput, gallery: Gallery) -> str:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Return what renders the templates of this room."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("openilias.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         percent=tables.percent,
         number=tables.number,
         count=tables.count,
@@ -132,35 +133,43 @@ def _render(report: ReportInput, gallery: Gallery) -> str:
         score=score_text,
         breakable=breakable,
     )
+    return made
+
+
+def _render(report: ReportInput, gallery: Gallery) -> str:
     evaluation, benchmark = report.evaluation, report.benchmark
     anchors = _anchors(evaluation, gallery)
     rows = _query_rows(evaluation, anchors)
-    return environment.get_template("index.html.j2").render(
-        title=report.title,
-        benchmark_name=benchmark.root.resolve().name,
-        kinds=_kinds(report),
-        summary=tables.summary_rows(evaluation, database_size=report.database_size),
-        warnings=_warnings(report, gallery),
-        notes=report.notes,
-        protocol=_protocol_rows(evaluation),
-        cut=tables.cut_name(evaluation.protocol.k),
-        model=[(name, value_text(value)) for name, value in report.model.items()],
-        times=report.times,
-        evaluation=evaluation,
-        tables=tables.group_tables(evaluation),
-        rows=rows,
-        curve=step_curve([row.result.ap for row in reversed(rows)]),
-        dots=_dots(rows),
-        recall=recall_curve(evaluation),
-        rank_ticks=rank_ticks(_depth(evaluation)),
-        plot=(PLOT_WIDTH, PLOT_HEIGHT),
-        strip=(STRIP_WIDTH, STRIP_HEIGHT),
-        strips={row.result.query_id: row.strip for row in rows},
-        gallery=gallery,
-        anchors=anchors,
-        categories={q.object: benchmark.taxonomy.mid(q.object) for q in evaluation.queries},
-        depth=_depth(evaluation),
-        alt=alt_text,
+    return (
+        environment()
+        .get_template("index.html.j2")
+        .render(
+            title=report.title,
+            benchmark_name=benchmark.root.resolve().name,
+            kinds=_kinds(report),
+            summary=tables.summary_rows(evaluation, database_size=report.database_size),
+            warnings=_warnings(report, gallery),
+            notes=report.notes,
+            protocol=_protocol_rows(evaluation),
+            cut=tables.cut_name(evaluation.protocol.k),
+            model=[(name, value_text(value)) for name, value in report.model.items()],
+            times=report.times,
+            evaluation=evaluation,
+            tables=tables.group_tables(evaluation),
+            rows=rows,
+            curve=step_curve([row.result.ap for row in reversed(rows)]),
+            dots=_dots(rows),
+            recall=recall_curve(evaluation),
+            rank_ticks=rank_ticks(_depth(evaluation)),
+            plot=(PLOT_WIDTH, PLOT_HEIGHT),
+            strip=(STRIP_WIDTH, STRIP_HEIGHT),
+            strips={row.result.query_id: row.strip for row in rows},
+            gallery=gallery,
+            anchors=anchors,
+            categories={q.object: benchmark.taxonomy.mid(q.object) for q in evaluation.queries},
+            depth=_depth(evaluation),
+            alt=alt_text,
+        )
     )
 
 

@@ -217,7 +217,7 @@ def write_statistics(statistics: Statistics, out: Path) -> list[str]:
     with atomic_folder(out) as folder:
         for name, text in csv_files(statistics).items():
             (folder / name).write_text(text, encoding="utf-8")
-        with _style():
+        with figure_style():
             for name, figure in figures(statistics).items():
                 figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": "OpenILIAS"})
                 figure.savefig(folder / f"{name}.png", metadata={"Software": "OpenILIAS"})
@@ -238,7 +238,7 @@ def _replaceable(out: Path) -> bool:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Fix all that enters the bytes of a figure; what is set outside is there again afterwards."""
     import matplotlib as mpl
 
@@ -284,7 +284,8 @@ def _figure(size: tuple[float, float], draw: Callable[[Axes, Statistics], None],
     return figure
 
 
-def _grid(axes: Axes, axis: Any = "y") -> None:
+def grid(axes: Axes, axis: Any = "y") -> None:
+    """Draw a light grid."""
     axes.grid(axis=axis, color="#dddddd", linewidth=0.6)
     axes.tick_params(length=0 if axis == "x" else 3)
 
@@ -302,7 +303,7 @@ def _draw_positives(axes: Axes, s: Statistics) -> None:
     axes.set_title(f"{s.objects:,} objects, {s.positives.images / s.objects:.1f} positives each on average")
     _whole_numbers(axes.xaxis)
     _whole_numbers(axes.yaxis)
-    _grid(axes)
+    grid(axes)
 
 
 def _draw_clutter(axes: Axes, s: Statistics) -> None:
@@ -318,7 +319,7 @@ def _draw_clutter(axes: Axes, s: Statistics) -> None:
         axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
         axes.legend(loc="upper right")
     _whole_numbers(axes.yaxis)
-    _grid(axes)
+    grid(axes)
 
 
 def _draw_coverage(axes: Axes, s: Statistics) -> None:
@@ -334,7 +335,7 @@ def _draw_coverage(axes: Axes, s: Statistics) -> None:
     axes.set_title("Area coverage")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
     axes.legend(loc="upper right")
-    _grid(axes)
+    grid(axes)
 
 
 def _draw_heat(axes: Axes, s: Statistics) -> None:
@@ -366,7 +367,7 @@ def _draw_categories(axes: Axes, s: Statistics) -> None:
     patches = [Patch(color=colour[name], label=f"{_short(name)} ({totals[name]:,})") for name in coarse]
     axes.figure.legend(handles=patches, frameon=False, loc="outside right upper")
     _whole_numbers(axes.xaxis)
-    _grid(axes, "x")
+    grid(axes, "x")
 
 
 def _short(name: str, most: int = 28) -> str:

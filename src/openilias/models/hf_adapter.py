@@ -1,0 +1,124 @@
+"""Image models and image-text models of transformers, from the hub or from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.protocol import Protocol
+from openilias.models.hf_files import config_of, of_images, preprocessing_of, sides_of, usual_of, without_bar
+from openilias.models.hf_images import ImageTower, features_of
+from openilias.models.network import Network
+from openilias.models.quiet import first_line, quiet
+from openilias.models.spec import ModelSpec
+from openilias.models.weights import WeightsSource, fit_state, read_state
+
+
+def hf_spec(name: str) -> ModelSpec:
+    """Make the record of a repository of the hub or a ``save_pretrained`` folder from its configuration.
+
+    Raises:
+        OpenIliasError: it cannot be read, or asks for what is not done here.
+    """
+    config = config_of(name)
+    preprocess = preprocessing_of(name)
+    if preprocess.get("do_flip_channel_order"):
+        raise OpenIliasError(f"hf:{name} takes BGR images, which are not supported.", fix="Use another model.")
+    mean, std = usual_of(config.model_type)
+    plain = preprocess.get("do_normalize") is False
+    # Some models state a mere default for one of the two: the position embeddings, and the pictures in training.
+    seen = preprocess.get("crop_size") or preprocess.get("size")
+    sides = (*sides_of(seen), *sides_of(of_images(config, "image_size")))
+    return ModelSpec(
+        name=f"hf:{name}",
+        library="hf",
+        architecture=name,
+        projection=hasattr(config, "vision_config"),
+        train_resolution=max(sides, default=224),
+        mean=(0.0,) * 3 if plain else tuple(preprocess.get("image_mean") or mean),
+        std=(1.0,) * 3 if plain else tuple(preprocess.get("image_std") or std),
+        source=f"{config.model_type}, a folder" if Path(name).is_dir() else f"https://huggingface.co/{name}",
+    )
+
+
+def hf_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) -> Network:
+    """Load a model of transformers; no code of its repository is executed.
+
+    ``head`` is the image features of an image-text model, else the pooled output, else, where the weights have no
+    pooler, the class token. ``last_map`` is the last hidden state as the library returns it.
+
+    Raises:
+        OpenIliasError: it is no image model, or weights are missing or do not fit.
+    """
+    from transformers import AutoModel
+
+    with weights.building(spec), quiet():
+        if weights.hub:
+            module, found = without_bar(AutoModel.from_pretrained, spec.architecture, output_loading_info=True)
+            absent = sorted(found["missing_keys"])
+            if any(key.startswith("pooler.") for key in absent):
+                _take_pooler_off(module)
+            absent = [key for key in absent if not key.startswith("pooler.")]
+            if absent:
+                raise OpenIliasError(
+                    f"The weights of {spec.name} lack {len(absent)} that the model needs: {first_few(absent)}.",
+                    where=spec.source,
+                    fix="Give a complete file with --weights FILE.",
+                )
+        else:
+            module = AutoModel.fromconfig_of(config_of(spec.architecture))
+    module = module.float()
+    if weights.file is not None:
+        state = read_state(weights.file)
+        if not any(key.removeprefix("module.").startswith("pooler.") for key in state):
+            _take_pooler_off(module)
+        fit_state(module, state, where=weights.file)
+    images = ImageTower(module, spec)
+    return Network(
+        module,
+        head=images.head,
+        last_map=images.last_map,
+        multiple=images.multiple,
+        encode_texts=_Texts(module, spec) if hasattr(module, "get_text_features") else None,
+    )
+
+
+class _Texts:
+    """The text tower; its tokenizer is loaded when the first text comes."""
+
+    def __init__(self, module: Any, spec: ModelSpec) -> None:
+        self._module = module
+        self._spec = spec
+        self._tokenizer: Any = None
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        if self._tokenizer is None:
+            self._tokenizer = self._load()
+        text = self._module.config.text_config
+        # SigLIP was trained with this padding and sees it; the others mask it.
+        padding = "max_length" if str(text.model_type).startswith("siglip") else True
+        most = min(getattr(text, "max_position_embeddings", 10**6), self._tokenizer.model_max_length)
+        tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=most, return_tensors="pt")
+        return features_of(self._module.get_textfeatures_of(**tokens.to(self._module.device)))
+
+    def _load(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            with quiet():
+                return AutoTokenizer.from_pretrained(self._spec.architecture)
+        except Exception as error:  # whatever a download or a damaged file may raise
+            raise OpenIliasError(
+                f"The tokenizer of {self._spec.name} could not be loaded: {first_line(error)}.",
+                where=self._spec.source,
+                fix="Texts need it: save it into the folder, or fetch the model from the hub once.",
+            ) from None
+
+
+def _take_pooler_off(module: Any) -> None:
+    pooler = getattr(module, "pooler", None)
+    if pooler is not None and any(True for _ in pooler.parameters()):
+        module.pooler = None

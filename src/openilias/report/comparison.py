@@ -1,0 +1,122 @@
+"""The comparison of two stores: as lines, as JSON, and as a page with the worst pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openilias.core.errors import OpenIliasError
+from openilias.core.files import atomic_folder, read_json, write_json
+from openilias.data import Benchmark
+from openilias.descriptors.compare import QUANTILES, Comparison, compare_stores
+from openilias.descriptors.store import DescriptorStore, told_if_full
+from openilias.report.gallery import Picture, show
+from openilias.report.html import environment
+from openilias.report.statistics import figure_style, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KIND = "comparison"
+MARKER, COSINES, HISTOGRAM, PAGE = "comparison.json", "cosines.parquet", "histogram.svg", "index.html"
+_ENTRIES = {MARKER, COSINES, HISTOGRAM, PAGE, "images"}
+_LEAST, _MOST = -7, 0.5  # powers of ten of 1 - cosine; float32 tells no smaller ones apart
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values, but for the single cosines."""
+    return {
+        "rows": found.rows,
+        "only_a": {"count": found.only_a, "first": list(found.some_a)},
+        "only_b": {"count": found.only_b, "first": list(found.some_b)},
+        "minimum": found.minimum,
+        "quantiles": {str(share): value for share, value in zip(QUANTILES, found.quantiles, strict=True)},
+        "mean": found.mean,
+        "equal": found.equal,
+        "largest_difference": found.largest_difference,
+        "worst": [asdict(pair) for pair in found.worst],
+    }
+
+
+def rows(found: Comparison) -> list[tuple[str, str]]:
+    """Return the numbers as they are printed: name, value."""
+    names = [f"{100 * share:g} % of the cosines are below" for share in QUANTILES]
+    return [
+        ("ids compared", f"{found.rows:,}"),
+        ("only in A", f"{found.only_a:,}"),
+        ("only in B", f"{found.only_b:,}"),
+        ("lowest cosine", f"{found.minimum:.7f}"),
+        *((name, f"{value:.7f}") for name, value in zip(names, found.quantiles, strict=True)),
+        ("mean cosine", f"{found.mean:.7f}"),
+        ("equal in every value", f"{100 * found.equal:.2f} %"),
+        ("largest difference of a value", f"{found.largest_difference:.3g}"),
+    ]
+
+
+def write_comparison(
+    a: DescriptorStore, b: DescriptorStore, out: Path, *, benchmark: Benchmark | None = None, worst: int = 20
+) -> Comparison:
+    """Compare two stores and write ``cosines.parquet`` (id, cosine), ``histogram.svg`` and ``index.html``.
+
+    Args:
+        a: the first store.
+        b: the second.
+        out: folder; a comparison that was there is replaced, and only by a whole one.
+        benchmark: where the pictures of the worst are; none are shown by default.
+        worst: how many are listed.
+
+    Raises:
+        OpenIliasError: as :func:`openilias.descriptors.compare.compare_stores`, or ``out`` is in the way.
+    """
+    if out.exists() and not _replaceable(out):
+        raise OpenIliasError("The output path exists and holds no comparison.", where=out, fix="Give another --out.")
+    schema = pa.schema([("id", pa.string()), ("cosine", pa.float64())])
+    with told_if_full(out), atomic_folder(out) as folder:
+        with pq.ParquetWriter(folder / COSINES, schema) as writer:
+            found = compare_stores(
+                a, b, worst=worst, sink=lambda ids, cosines: writer.write(pa.table([ids, cosines], schema=schema))
+            )
+        with figure_style():
+            histogram(found.cosines).savefig(folder / HISTOGRAM, metadata={"Date": None, "Creator": "OpenILIAS"})
+        listed = [pair.id for pair in found.worst]
+        nothing = [(None, Picture(item, None, 0, 0)) for item in listed]
+        shown = nothing if benchmark is None else show(benchmark, listed, folder)
+        page = environment().get_template("comparison.html.j2")
+        text = page.render(a=str(a.folder), b=str(b.folder), found=found, rows=rows(found), shown=shown)
+        (folder / PAGE).write_text(text, encoding="utf-8")
+        write_json(folder / MARKER, {"kind": KIND, "a": str(a.folder), "b": str(b.folder)} | as_json(found))
+    return found
+
+
+def _replaceable(out: Path) -> bool:
+    if not out.is_dir():
+        return False
+    names = {entry.name for entry in out.iterdir()}
+    if not names:
+        return True
+    about = read_json(out / MARKER) if MARKER in names else None
+    return isinstance(about, dict) and about.get("kind") == KIND and names <= _ENTRIES
+
+
+def histogram(cosines: npt.NDArray[np.float32]) -> Figure:
+    """Draw how many ids have which cosine, on an axis that spreads what is close to 1."""
+    from matplotlib.figure import Figure
+
+    edges = np.linspace(_LEAST, _MOST, 76)
+    distances = np.log10(np.maximum(1 - cosines.astype(np.float64), 10.0**_LEAST))
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(distances, edges.tolist(), color="#3b6ea5", log=True)
+    powers = range(_LEAST, 1)
+    labels = ["1", *(f"{1 - 10.0**power:.{-power}f}" for power in powers[1:-1]), "0"]
+    axes.set_xticks(list(powers), labels)
+    axes.set(xlabel="cosine (equal descriptors at the right)", ylabel="ids", xlim=(_MOST, _LEAST), ylim=(0.7, None))
+    axes.set_title(f"Cosines of {len(cosines):,} ids, lowest {float(cosines.min()):.6f}")
+    grid(axes)
+    return figure
