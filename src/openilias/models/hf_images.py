@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.models.hf_files import of_images, sides_of
-from openilias.models.network import LastMap, tokens_on_grid
+from openilias.models.network import LastMap, pad_to, tokens_on_grid
 from openilias.models.positions import Key, once
 from openilias.models.spec import ModelSpec
 
@@ -35,12 +35,15 @@ class ImageTower:
         self._stages = len(of_images(module.config, "depths") or ())
         # Models in stages pad by themselves, or have no need to.
         self.multiple: tuple[int, int] = (1, 1) if self._stages else (self._patch[0], self._patch[1])
+        self._step = tuple(side * 2 ** max(self._stages - 1, 0) for side in self._patch)
         # Swin's layers shrink their windows for a small image, and would keep them small for all that follow.
         self._windows = [
             (layer, layer.window_size, layer.shift_size)
             for layer in module.modules()
             if hasattr(layer, "set_shift_and_window_size")
         ]
+        window = of_images(module.config, "window_size") if self._windows else 0
+        self._smallest = (window * self._step[0], window * self._step[1]) if self._windows else (1, 1)
         for part in module.modules():
             own = getattr(part, "interpolate_pos_encoding", None)
             if callable(own) and [*inspect.signature(own).parameters] == ["embeddings", "height", "width"]:
@@ -69,7 +72,7 @@ class ImageTower:
         """Return (B, D): image features, or the pooled output, or the class token."""
         if self._dual:
             return features_of(self._run(self._module.get_image_features, images))
-        out = self._run(self._tower, images)
+        out = self._run(self._tower, pad_to(images, *self._smallest))
         pooled = getattr(out, "pooler_output", None)
         if pooled is None and self._has_class:
             pooled = out.last_hidden_state[:, 0]
@@ -80,11 +83,11 @@ class ImageTower:
 
     def last_map(self, images: Tensor) -> LastMap:
         """Return the last hidden state."""
+        images = pad_to(images, *self._smallest)
         hidden = self._run(self._tower, images).last_hidden_state
         if hidden.ndim == 4:
             return LastMap(hidden)
-        step = [side * 2 ** max(self._stages - 1, 0) for side in self._patch]
-        grid = (-(-images.shape[2] // step[0]), -(-images.shape[3] // step[1]))
+        grid = (-(-images.shape[2] // self._step[0]), -(-images.shape[3] // self._step[1]))
         places, prefix = tokens_on_grid(hidden, grid, prefix=max(hidden.shape[1] - grid[0] * grid[1], 0))
         has_class = self._has_class and prefix is not None
         return LastMap(places, prefix, has_class=has_class, official_skip=int(has_class))

@@ -117,6 +117,7 @@ def histogram(cosines: npt.NDArray[np.float32]) -> Figure:
     labels = ["1", *(f"{1 - 10.0**power:.{-power}f}" for power in powers[1:-1]), "0"]
     axes.set_xticks(list(powers), labels)
     axes.set(xlabel="cosine (equal descriptors at the right)", ylabel="ids", xlim=(_MOST, _LEAST), ylim=(0.7, None))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title(f"Cosines of {len(cosines):,} ids, lowest {float(cosines.min()):.6f}")
     grid(axes)
     return figure
