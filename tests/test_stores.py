@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -22,7 +23,7 @@ from openilias.descriptors import official, store
 from openilias.descriptors.convert import convert
 from openilias.descriptors.official import check_ids, escaped, unescaped
 from openilias.descriptors.store import KIND, DescriptorStore, open_store, write_shard
-from openilias.search.stores import search, search_to
+from openilias.search.stores import search
 
 h5py = pytest.importorskip("h5py")
 Ilias = Callable[..., object]
@@ -78,22 +79,24 @@ def stores(tmp_path: Path) -> dict[str, DescriptorStore]:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("gzip", [0, 4])
+@pytest.mark.parametrize("level", [0, 4])
 @pytest.mark.parametrize("partition", ["positives", "distractors"])
-def test_there_and_back(tmp_path: Path, dtype: str, gzip: int, partition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_and_back(
+    tmp_path: Path, dtype: str, level: int, partition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "BLOCK_BYTES", 7 * DIMS * 4)
     monkeypatch.setattr("openilias.descriptors.convert._CHUNK_BYTES", 5 * DIMS * 4)
     monkeypatch.setattr("openilias.descriptors.convert._ID_ROWS", 3)
     monkeypatch.setattr(official, "_ID_ROWS", 4)
     shards = TARS if partition == "distractors" else {"positives/00000": sorted(POSITIVES)}
     first = make_store(tmp_path / "a", partition, shards, dtype=dtype)
-    made = convert(tmp_path / "a", tmp_path / "h", gzip=gzip, tars_per_file=2)
+    made = convert(tmp_path / "a", tmp_path / "h", gzip=level, tars_per_file=2)
     assert made.rows == first.rows
     names = ["features_positives.hdf5"] if partition == "positives" else None
     assert [path.name for path in made.made] == (names or [f"features_distractors_{n:05d}.hdf5" for n in range(3)])
     source = tmp_path / "h" if partition == "distractors" else made.made[0]
     with h5py.File(made.made[0]) as file:
-        assert file["features"].compression == ("gzip" if gzip else None)
+        assert file["features"].compression == ("gzip" if level else None)
         assert file["features"].dtype == dtype
         assert file["index"].asstr()[0] == first.shards[0].ids()[0]
     assert same(open_store(source), first)
@@ -103,7 +106,7 @@ def test_there_and_back(tmp_path: Path, dtype: str, gzip: int, partition: str, m
     assert back.partition == partition
     assert [shard.source for shard in back.shards] == [path.name for path in made.made]
     # The files of an imported store are the files of its export again.
-    again = convert(tmp_path / "b", tmp_path / "again", gzip=gzip)
+    again = convert(tmp_path / "b", tmp_path / "again", gzip=level)
     assert [path.name for path in again.made] == [path.name for path in made.made]
     assert same(open_store(tmp_path / "again" if partition == "distractors" else again.made[0]), first)
 
@@ -163,12 +166,12 @@ def test_escapes_are_ascii_and_can_be_undone(text: str) -> None:
         assert unescaped(escaped(text)) == text
 
 
-@pytest.mark.parametrize("gzip", [0, 1])
+@pytest.mark.parametrize("level", [0, 1])
 def test_search_is_the_same_bit_by_bit(
-    stores: dict[str, DescriptorStore], tmp_path: Path, gzip: int, monkeypatch: pytest.MonkeyPatch
+    stores: dict[str, DescriptorStore], tmp_path: Path, level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for partition in stores:
-        convert(stores[partition].folder, tmp_path / "h", gzip=gzip, tars_per_file=2)
+        convert(stores[partition].folder, tmp_path / "h", gzip=level, tars_per_file=2)
     monkeypatch.setattr(store, "BLOCK_BYTES", 9 * DIMS * 2)
     files = [tmp_path / "h" / "features_positives.hdf5", tmp_path / "h"]
     plain = search([stores["image_queries"]], [stores["distractors"], stores["positives"]], 60)
@@ -443,6 +446,23 @@ def test_features_that_do_not_fit_the_benchmark(
     assert partial.code == (0 if kind in ("tar", "positive") else 2)
 
 
+def test_a_benchmark_that_only_lists_its_distractors(
+    ilias: Ilias, tiny: Benchmark, tiny_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "listed"
+    shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("yfcc100m", "checksums.txt"))
+    ids = [item.id for shard in tiny.distractor_shards for item in shard.items()]
+    (root / "image_ids").mkdir(exist_ok=True)
+    (root / "image_ids" / "distractor_ids.txt.gz").write_bytes(gzip.compress("".join(f"{i}\n" for i in ids).encode()))
+    search_them = official_set(tiny, tmp_path / "f")
+    assert ilias("search", *search_them, "--out", tmp_path / "r").code == 0
+    outcome = ilias("evaluate", tmp_path / "r", "--benchmark", root)
+    assert outcome.code == 0, outcome.err
+    search_them[search_them.index("--database") + 1] = tmp_path / "f" / "features_positives.hdf5"
+    assert ilias("search", *search_them[:4], "--out", tmp_path / "q").code == 0
+    assert "were not searched: distractors." in ilias("evaluate", tmp_path / "q", "--benchmark", root).err
+
+
 def files_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
@@ -571,8 +591,7 @@ def test_commands(ilias: Ilias, stores: dict[str, DescriptorStore], tmp_path: Pa
     assert ilias("data", "convert", tmp_path / "h", "--out", tmp_path / "s", "--gzip", 2).code == 2
     assert ilias("data", "convert", tmp_path / "h", "--out", tmp_path / "s", "--dtype", "int8").code == 2
     assert ilias("data", "convert", tmp_path / "h", "--out", tmp_path / "s").code == 0
-    for path in (tmp_path / "s", tmp_path / "h" / "features_distractors_00000.hdf5"):
+    for path in (tmp_path / "s", tmp_path / "h", tmp_path / "h" / "features_distractors_00000.hdf5"):
         outcome = ilias("data", "inspect", path)
         assert outcome.code == 0, outcome.err
         assert "warning" not in outcome.out
-    search_to([open_store(stores["image_queries"].folder)], [stores["positives"]], 3, tmp_path / "r")

@@ -207,8 +207,10 @@ def _unsearched(manifest: dict[str, Any], benchmark: Benchmark) -> tuple[str, ..
         wanted: Counter[str] = Counter()
         for shard in there:
             wanted[shard.name if shard.tar else shard.partition] += len(shard.files) or 1
-        lost = [name for name, count in wanted.items() if counts.get(name, 0) < count]
-        return tuple(lost + [name for name in benchmark.absent if name not in counts])
+        wanted.update(dict.fromkeys(benchmark.absent, 1))
+        if not benchmark.distractor_shards:  # only their list is here, and does not name its tars
+            counts = {"distractors": sum(counts.values()) - counts.get("positives", 0)} | counts
+        return tuple(name for name, count in wanted.items() if counts.get(name, 0) < count)
     return tuple(name for name in (*(shard.name for shard in there), *benchmark.absent) if name not in searched)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from openilias.models.hf_images import ImageTower, features_of
 from openilias.models.network import Network
 from openilias.models.quiet import first_line, quiet
 from openilias.models.spec import ModelSpec
-from openilias.models.weights import WeightsSource, fit_state, read_state
+from openilias.models.weights import WeightsSource, read_state
 
 
 def hf_spec(name: str) -> ModelSpec:
@@ -57,25 +59,16 @@ def hf_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) -> N
 
     with weights.building(spec), quiet():
         if weights.hub:
-            module, found = without_bar(AutoModel.from_pretrained, spec.architecture, output_loading_info=True)
-            absent = sorted(found["missing_keys"])
-            if any(key.startswith("pooler.") for key in absent):
-                _take_pooler_off(module)
-            absent = [key for key in absent if not key.startswith("pooler.")]
-            if absent:
-                raise OpenIliasError(
-                    f"The weights of {spec.name} lack {len(absent)} that the model needs: {first_few(absent)}.",
-                    where=spec.source,
-                    fix="Give a complete file with --weights FILE.",
-                )
+            module = _loaded(AutoModel.from_pretrained, spec.architecture, where=spec.source)
         else:
-            module = AutoModel.fromconfig_of(config_of(spec.architecture))
+            config = config_of(spec.architecture)
+            module = AutoModel.from_config(config)
+            if weights.file is not None:
+                state = {name.removeprefix("module."): value for name, value in read_state(weights.file).items()}
+                module = _loaded(
+                    type(module).from_pretrained, None, where=weights.file, config=config, state_dict=state
+                )
     module = module.float()
-    if weights.file is not None:
-        state = read_state(weights.file)
-        if not any(key.removeprefix("module.").startswith("pooler.") for key in state):
-            _take_pooler_off(module)
-        fit_state(module, state, where=weights.file)
     images = ImageTower(module, spec)
     return Network(
         module,
@@ -118,7 +111,27 @@ class _Texts:
             ) from None
 
 
-def _take_pooler_off(module: Any) -> None:
-    pooler = getattr(module, "pooler", None)
-    if pooler is not None and any(True for _ in pooler.parameters()):
+def _loaded(function: Callable[..., Any], source: str | None, *, where: Path | str | None) -> Any:
+    """Let transformers load weights, which knows their older names, and refuse what it would fill with random numbers.
+
+    Heads beside the model are left out, and so is a pooler that has no weights.
+    """
+    module, found = without_bar(function, source, output_loading_info=True, ignore_mismatched_sizes=True)
+    missing = sorted(found["missing_keys"])
+    if any(name.startswith("pooler.") for name in missing):
         module.pooler = None
+    inside = {name.partition(".")[0] for name in module.state_dict()}
+    over = [name for name in sorted(found["unexpected_keys"]) if name.partition(".")[0] in inside]
+    kinds = {
+        "missing": [name for name in missing if not name.startswith("pooler.")],
+        "left over": [name for name in over if not name.endswith("position_ids")],
+        "of another shape": sorted(str(one[0]) for one in found["mismatched_keys"]),
+    }
+    complaints = [f"{len(names)} {what}: {first_few(names)}" for what, names in kinds.items() if names]
+    if complaints:
+        raise OpenIliasError(
+            "These weights do not fit the architecture: " + "; ".join(complaints) + ".",
+            where=where,
+            fix="Give the file that belongs to this model with --weights FILE.",
+        )
+    return module

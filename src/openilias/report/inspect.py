@@ -8,7 +8,7 @@ from typing import Any
 
 from openilias.core.errors import OpenIliasError
 from openilias.report.inspect_checks import explain_verification
-from openilias.report.inspect_hdf5 import explain_hdf5, is_hdf5
+from openilias.report.inspect_hdf5 import explain_hdf5, explain_series, is_hdf5, is_series
 from openilias.report.inspect_official import (
     GZIP,
     explain_boxes,
@@ -79,6 +79,7 @@ FOLDERS: tuple[Kind, ...] = (
     (has("evaluation.json"), explain_evaluation),
     (has("verify.json"), explain_verification),
     (has(RUN), explain_run),
+    (is_series, explain_series),
     (is_benchmark, explain_benchmark),
 )
 FILES: tuple[Kind, ...] = (

@@ -9,8 +9,8 @@ import numpy as np
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.progress import progress
-from openilias.descriptors.official import find_dataset
-from openilias.report.inspect_values import Explanation, IdCount, Look, NormCount, numbers, squares_of
+from openilias.descriptors.official import find_dataset, is_official, open_official
+from openilias.report.inspect_values import Explanation, IdCount, Look, NormCount, numbers, some, squares_of
 from openilias.report.tables import count
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -46,6 +46,35 @@ def explain_hdf5(look: Look) -> Explanation:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise look.refuse(f"This HDF5 file is damaged or truncated: {_plain(error)}.") from None
+
+
+def is_series(look: Look) -> bool:
+    """Tell a folder of official files of distractors."""
+    return look.folder and is_official(look.path)
+
+
+def explain_series(look: Look) -> Explanation:
+    """Explain a folder of official files of distractors, as a search would read them.
+
+    Raises:
+        OpenIliasError: a gap in the series, or a file is damaged.
+    """
+    opened = open_official(look.path)
+    norms, ids = NormCount(), IdCount()
+    with progress("read features", total=opened.rows, unit="vectors") as step:
+        for shard in opened.shards:
+            for block in shard.blocks():
+                norms.add(block)
+                step(len(block))
+            ids.add(shard.ids())
+    types = some({str(shard.dtype) for shard in opened.shards})
+    facts = {"files": len(opened.shards), "rows": opened.rows, "dims": opened.dims, "dtype": types}
+    return Explanation(
+        "official features (HDF5)",
+        f"{count(len(opened.shards), 'file')}, {count(opened.rows, 'descriptor')} of {opened.partition}",
+        facts | norms.facts() | ids.facts(),
+        tuple(norms.warnings() + ids.warnings()),
+    )
 
 
 def _plain(error: Exception) -> str:

@@ -69,6 +69,7 @@ def explain_store(look: Look) -> Explanation:
         "dtype": some(types),
         "shards": f"{len(shards)} of {len(sources)} finished",
         "skipped": len(skipped),
+        **same_as({"imported_from": "format"}, made_from),
         **model_facts(made_from),
         **norms.facts(),
         **{name: value for name, value in ids.facts().items() if name in ("duplicates", "first", "last")},
@@ -76,7 +77,7 @@ def explain_store(look: Look) -> Explanation:
     }
     warnings = norms.warnings()
     if len(shards) < len(sources):
-        warnings.insert(0, "This store is not finished: run the same ilias extract again, and it continues.")
+        warnings.insert(0, "This store is not finished: run the command that makes it again, and it continues.")
     if skipped:
         warnings.append(f"Skipped: {some(f'{item.id} ({item.reason})' for item in skipped)}.")
     if ids.repeats:
@@ -107,7 +108,7 @@ def explain_part_of_store(look: Look) -> Explanation:
     shard = store.read_marker(look.path.parent, number)
     if shard is None:
         raise look.refuse(
-            "This shard has no done marker: it was not finished.", fix="Run the same ilias extract again."
+            "This shard has no done marker: it was not finished.", fix="Run the command that makes the store again."
         )
     shard.verify()
     array, norms, ids = shard.descriptors(), NormCount(), IdCount()

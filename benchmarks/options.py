@@ -1,0 +1,89 @@
+"""What the options of the protocol are worth: mAP@1k on a benchmark of photographs, as a table.
+
+    python benchmarks/options.py BENCHMARK --weights DIR [--out docs/options.md]
+
+Every line changes one thing of the first: 384 pixels, larger side, GeM. `DIR` holds the files
+`mobilenetv2_100_tf_in1k.safetensors` and `tf_efficientnet_lite0_features.safetensors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from openilias.core.ids import DATABASE_PARTITIONS
+from openilias.core.protocol import OFFICIAL_SCALES, Protocol
+from openilias.data import Benchmark, read_ilias
+from openilias.descriptors.extract import Options, extract
+from openilias.evaluate.results import evaluate_to
+from openilias.models.zoo import ZOO, load_model
+from openilias.search.stores import search_to
+
+MODELS = {
+    "MobileNetV2": ("mobilenetv2_100.tf_in1k", "mobilenetv2_100_tf_in1k.safetensors"),
+    "EfficientNet-Lite0": ("tf_efficientnet_lite0.features", "tf_efficientnet_lite0_features.safetensors"),
+}
+TURNS = (0, 90, 180, 270)
+LINES: list[tuple[str, dict[str, Any]]] = [
+    ("384 px, larger side, GeM", {}),
+    *((f"pooling {name}", {"pooling": name}) for name in ("head", "gap", "mac", "rmac", "rgem")),
+    *((f"{size} px", {"resolution": size}) for size in (224, 512, 724)),
+    *((f"resize {rule}", {"resize": rule}) for rule in ("small", "center", "square", "pad")),
+    ("zeros around up to 384 px (min_size)", {"min_size": 384}),
+    ("resized by torchvision", {"resizer": "torchvision"}),
+    ("bfloat16", {"precision": "bfloat16"}),
+    ("3 scales, queries only", {"scales": OFFICIAL_SCALES, "views": "queries"}),
+    ("3 scales, all images", {"scales": OFFICIAL_SCALES}),
+    ("4 rotations, queries only", {"rotations": TURNS, "views": "queries"}),
+    ("4 rotations, all images", {"rotations": TURNS}),
+    ("4 rotations, all images, as the official code", {"rotations": TURNS, "compat": "official"}),
+    ("3 scales x 4 rotations, queries only", {"scales": OFFICIAL_SCALES, "rotations": TURNS, "views": "queries"}),
+    ("positives masked", {"positive_boxes": "mask"}),
+    ("positives cropped", {"positive_boxes": "crop"}),
+    ("positives masked and cropped", {"positive_boxes": "mask+crop"}),
+    ("queries cropped", {"query_boxes": "crop"}),
+    ("queries and positives cropped", {"query_boxes": "crop", "positive_boxes": "crop"}),
+]
+
+
+def value_of(benchmark: Benchmark, name: str, weights: Path, fields: dict[str, Any]) -> float:
+    """Return mAP@1k in percent."""
+    protocol = Protocol.model_validate({"resolution": 384, "pooling": "gem"} | fields)
+    model = load_model(ZOO[name], protocol, weights=weights)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        queries = extract(benchmark, model, "image_queries", folder / "queries", Options())
+        database = [extract(benchmark, model, part, folder / part, Options()) for part in DATABASE_PARTITIONS]
+        search_to([queries], database, protocol.k, folder / "ranking")
+        return 100 * evaluate_to(folder / "ranking", benchmark, None).map
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", type=Path)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    benchmark = read_ilias(arguments.benchmark)
+    size = sum(len(shard.items()) for shard in benchmark.distractor_shards) + len(benchmark.positives)
+    head = [
+        f"mAP@1k in %, {len(benchmark.image_queries)} queries, {size} database images.",
+        "",
+        "| | " + " | ".join(MODELS) + " |",
+        "|---|" + "---|" * len(MODELS),
+    ]
+    lines = []
+    for label, fields in LINES:
+        started = time.perf_counter()
+        found = [value_of(benchmark, name, arguments.weights / file, fields) for name, file in MODELS.values()]
+        lines.append(f"| {label} | " + " | ".join(f"{value:.1f}" for value in found) + " |")
+        print(f"{lines[-1]}  {time.perf_counter() - started:.0f} s", flush=True)
+        if arguments.out is not None:
+            arguments.out.write_text("\n".join([*head, *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
