@@ -106,6 +106,7 @@ def test_a_comparison_equals_the_naive_twin(tmp_path_factory: pytest.TempPathFac
     assert gathered.keys() == twin.keys()
     cosines = np.array([cosine for cosine, _ in twin.values()])
     assert np.abs(np.array([gathered[item] for item in twin]) - cosines).max() < 1e-14
+    assert all(gathered[item] == 1 for item, (_, difference) in twin.items() if difference == 0)
     assert found.rows == len(twin) == len(found.cosines)
     assert np.abs(np.sort(found.cosines) - np.sort(cosines)).max() < 1e-7
     assert found.mean == pytest.approx(cosines.mean(), abs=1e-12)

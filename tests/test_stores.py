@@ -579,6 +579,20 @@ def test_a_full_disk(tmp_path: Path, way: str, limit: int) -> None:
     assert same(open_store(made), open_store(source))
 
 
+def test_a_shard_without_room_for_its_ids_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = hdf5(tmp_path / "features_positives.hdf5", POSITIVES, unit(11))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.pq, "write_table", full)
+        with pytest.raises(OpenIliasError, match=r"cannot be written: No space left on device\.") as caught:
+            convert(path, tmp_path / "out")
+    assert str(caught.value.where).endswith("00000.ids.parquet")
+    assert not (tmp_path / "out").exists()
+    assert convert(path, tmp_path / "out").kept == 0
+
+
 def test_commands(ilias: Ilias, stores: dict[str, DescriptorStore], tmp_path: Path) -> None:
     assert "Example: ilias data convert" in ilias("data", "convert", "--help").out
     options = ["--out", tmp_path / "h", "--tars-per-file", 3, "--gzip", 2, "--json", tmp_path / "c.json"]

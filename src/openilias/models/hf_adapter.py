@@ -65,9 +65,8 @@ def hf_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) -> N
             module = AutoModel.from_config(config)
             if weights.file is not None:
                 state = {name.removeprefix("module."): value for name, value in read_state(weights.file).items()}
-                module = _loaded(
-                    type(module).from_pretrained, None, where=weights.file, config=config, state_dict=state
-                )
+                load = partial(type(module).from_pretrained, config=config, state_dict=state)
+                module = _loaded(load, None, where=weights.file)
     module = module.float()
     images = ImageTower(module, spec)
     return Network(
@@ -95,7 +94,7 @@ class _Texts:
         padding = "max_length" if str(text.model_type).startswith("siglip") else True
         most = min(getattr(text, "max_position_embeddings", 10**6), self._tokenizer.model_max_length)
         tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=most, return_tensors="pt")
-        return features_of(self._module.get_textfeatures_of(**tokens.to(self._module.device)))
+        return features_of(self._module.get_text_features(**tokens.to(self._module.device)))
 
     def _load(self) -> Any:
         from transformers import AutoTokenizer
