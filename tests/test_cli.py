@@ -17,6 +17,7 @@ COMMANDS = [
     "demo", "run", "extract", "search", "evaluate", "report",
     "models list", "models show", "models check", "models fit", "build synth", "build sheet",
     "data verify", "data write", "data stats", "data inspect",
+    "data convert", "data compare",
 ]  # fmt: skip
 
 

@@ -143,8 +143,11 @@ def extract(
 
 
 def search(
-    queries: Annotated[list[Path], typer.Option(help="Store of queries; may be repeated.")],
-    database: Annotated[list[Path], typer.Option(help="Store of database images; may be repeated.")],
+    queries: Annotated[list[Path], typer.Option(help="Store of queries, or official HDF5; may be repeated.")],
+    database: Annotated[
+        list[Path],
+        typer.Option(help="Store of database images, or official HDF5 (a file or a folder); may be repeated."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the ranking.")],
     k: Annotated[int, typer.Option("-k", min=1, max=MOST_K, help="Images per query.")] = 1000,
     overwrite: Overwrite = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,6 +125,7 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
         made_from=description_of(benchmark, backbone) | {"steps": steps},
         weights_from=backbone.weights_from,
         benchmark=str(experiment.benchmark.resolve()),
+        skipped=[asdict(item) for store in queries + database for item in store.skipped],
         times=clock.times,
     )
     page = clock.time("report", lambda: report_run(folder, folder / "report"))

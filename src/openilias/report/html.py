@@ -30,7 +30,15 @@ PROTOCOL_MEANING = {
     "resize": "how an image is brought to that size: longest = larger side, aspect kept; small = smaller "
     "side; center = small, then the central square; square = distorted; pad = longest, then zeros up to a "
     "square",
-    "pooling": "how the network's output becomes one vector: head = as it returns it, or cls, gap, mac, gem",
+    "min_size": "zeros are put around sides shorter than this, in pixels",
+    "resizer": "the library that resizes",
+    "query_boxes": "what is done to the boxes of query images: none, mask = zeros outside, crop = cut around them",
+    "positive_boxes": "likewise of the positives",
+    "scales": "factors of the size at which an image is described; the descriptors are averaged",
+    "rotations": "angles, in degrees, at which an image is described; likewise",
+    "views": "whose scales and rotations these are: of all images, or of the queries",
+    "pooling": "how the network's output becomes one vector: head = as it returns it, or cls, gap, mac, gem, rmac, rgem",
+    "precision": "number format in which the network computes",
     "dtype": "number format of the stored descriptors; scores are those of the stored values",
     "k": "how many database images are retrieved and evaluated per query",
     "compat": "paper = as the paper defines it; official = also what the official code does where it errs",
