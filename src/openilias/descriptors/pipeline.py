@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,8 @@ def describe_items(
     jobs = _jobs(items, backbone, partition, upright, boxes if uses_boxes else _no_boxes)
     with ordered_map(means.processes(len(items)), lost=_lost, timeout=means.timeout, ahead=AHEAD) as run:
         prepared = enumerate(_in_order(run, jobs))
-        for places, batch in _batches(_timed(prepared, step), means, skipped, step):
+        group_of = partial(backbone.group_of, views=views)
+        for places, batch in _batches(_timed(prepared, step), group_of, means, skipped, step):
             begun.append((places, backbone.begin(batch, views)))
             if len(begun) == 2:  # a GPU computes one batch while the next is gathered
                 finish()
@@ -209,9 +211,13 @@ def _timed(prepared: Iterator[tuple[int, Array | Failure]], step: Step) -> Itera
 
 
 def _batches(
-    prepared: Iterable[tuple[int, Array | Failure]], means: Means, skipped: dict[int, Skipped], step: Step
-) -> Iterator[tuple[list[int], Array]]:
-    """Gather arrays of one shape into batches; which go together depends on the source order alone."""
+    prepared: Iterable[tuple[int, Array | Failure]],
+    group_of: Callable[[tuple[int, ...]], tuple[int, ...]],
+    means: Means,
+    skipped: dict[int, Skipped],
+    step: Step,
+) -> Iterator[tuple[list[int], list[Array]]]:
+    """Gather arrays of one group into batches; which go together depends on the source order alone."""
     waiting: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
     held = 0
     for place, array in prepared:
@@ -221,20 +227,19 @@ def _batches(
             skipped[place] = Skipped(array.id, array.what, array.status)
             step()
             continue
-        group = waiting.setdefault(array.shape, [])
+        key = group_of(array.shape)
+        group = waiting.setdefault(key, [])
         group.append((place, array))
         held += 1
-        if len(group) == means.batch_size:
-            full = array.shape
-        elif held >= WINDOW * means.batch_size:
-            full = max(waiting, key=lambda shape: len(waiting[shape]))
-        else:
-            continue
-        held -= len(waiting[full])
-        yield _stacked(waiting.pop(full))
+        if len(group) < means.batch_size:
+            if held < WINDOW * means.batch_size:
+                continue
+            key = max(waiting, key=lambda key: len(waiting[key]))
+        held -= len(waiting[key])
+        yield _apart(waiting.pop(key))
     while waiting:
-        yield _stacked(waiting.pop(next(iter(waiting))))
+        yield _apart(waiting.pop(next(iter(waiting))))
 
 
-def _stacked(group: list[tuple[int, Array]]) -> tuple[list[int], Array]:
-    return [place for place, _ in group], np.stack([array for _, array in group])
+def _apart(group: list[tuple[int, Array]]) -> tuple[list[int], list[Array]]:
+    return [place for place, _ in group], [array for _, array in group]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,16 @@ class Backbone(ABC):
         Of several views, the mean of their unit descriptors.
         """
 
-    def begin(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Callable[[], Floats]:
-        """Start :meth:`describe` and return what waits for its result; by default all is done at once."""
-        out = self.describe(batch, views)
+    def group_of(self, shape: tuple[int, ...], views: tuple[View, ...]) -> tuple[int, ...]:
+        """Return what the shapes of prepared arrays must have in common to go into one batch."""
+        return shape
+
+    def begin(self, arrays: Sequence[npt.NDArray[Any]], views: tuple[View, ...]) -> Callable[[], Floats]:
+        """Start describing prepared arrays of one group and return what waits for the result, (B, dims) float32.
+
+        By default all is done at once.
+        """
+        out = self.describe(np.stack(arrays), views)
         return lambda: out
 
     def prepare(

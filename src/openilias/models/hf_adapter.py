@@ -90,10 +90,13 @@ class _Texts:
         if self._tokenizer is None:
             self._tokenizer = self._load()
         text = self._module.config.text_config
-        # SigLIP was trained with this padding and sees it; the others mask it.
-        padding = "max_length" if str(text.model_type).startswith("siglip") else True
+        # SigLIP was trained with this padding and without a mask: it sees the padding. The others do not.
+        unmasked = str(text.model_type).startswith("siglip")
         most = min(getattr(text, "max_position_embeddings", 10**6), self._tokenizer.model_max_length)
+        padding = "max_length" if unmasked else True
         tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=most, return_tensors="pt")
+        if unmasked:
+            tokens.pop("attention_mask", None)
         return features_of(self._module.get_text_features(**tokens.to(self._module.device)))
 
     def _load(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +23,7 @@ from openilias.models.spec import ModelSpec
 from openilias.models.views import rotate, scale
 from openilias.models.weights import digest_state
 
+_ONE_VIEW: tuple[View, ...] = ((1.0, 0),)
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -101,15 +102,22 @@ class TorchBackbone(Backbone):
 
     def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
         """Return the mean over the views of unit descriptors, (B, dims) float32."""
-        return self.begin(batch, views)()
+        return self.begin(list(batch), views)()
 
-    def begin(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Callable[[], Floats]:
-        """Start describing (B, H, W, 3 or 4) uint8 pixels; a GPU goes on while the caller does something else."""
+    def group_of(self, shape: tuple[int, ...], views: tuple[View, ...]) -> tuple[int, ...]:
+        """Return (H, W, C) as the network gets it: images that are padded to the same patches go together."""
+        if views != _ONE_VIEW:
+            return shape
+        return (*self._padded(max(shape[0], self._least), max(shape[1], self._least)), *shape[2:])
+
+    def begin(self, arrays: Sequence[npt.NDArray[Any]], views: tuple[View, ...]) -> Callable[[], Floats]:
+        """Start describing (H, W, 3 or 4) uint8 pixels; a GPU goes on while the caller does something else."""
         try:
-            out = self._describe(torch.from_numpy(np.require(batch, requirements=["C", "W"])), views)
+            out = self._describe(arrays, views)
         except (AssertionError, RuntimeError, ValueError) as error:
+            height, width = arrays[0].shape[:2]
             raise OpenIliasError(
-                f"{self.spec.name} cannot take {len(batch)} images of {batch.shape[1]} x {batch.shape[2]} pixels: "
+                f"{self.spec.name} cannot take {len(arrays)} images of {height} x {width} pixels: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
                 fix="Its input size may be fixed: try --resize square --resolution "
                 f"{self.spec.train_resolution}; or the batch is too large: lower --batch-size.",
@@ -132,32 +140,57 @@ class TorchBackbone(Backbone):
         return self.checked(torch.cat(out).cpu().numpy(), len(texts))
 
     @torch.inference_mode()
-    def _describe(self, pixels: Tensor, views: tuple[View, ...]) -> Tensor:
-        if self.device.startswith("cuda"):
-            pixels = pixels.pin_memory()
-        images = self._normalised(pixels.to(self.device, non_blocking=True))
-        if views == ((1.0, 0),):
-            return self._vectors(images)
-        official = self.protocol.compat == "official"
+    def _describe(self, arrays: Sequence[npt.NDArray[Any]], views: tuple[View, ...]) -> Tensor:
+        if views == _ONE_VIEW:
+            return self._vectors(self._images(arrays))
+        official, images = self.protocol.compat == "official", self._images(arrays)
         found = [
             F.normalize(self._vectors(rotate(scale(images, size), angle, official=official))) for size, angle in views
         ]
         return torch.stack(found, 1).mean(1)
+
+    def _images(self, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
+        """Arrays of one group to normalised (B, 3, H, W) float32."""
+        shapes = {array.shape for array in arrays}
+        if len(shapes) == 1:
+            return self._normalised(self._moved(np.stack(arrays)))
+        # Of several shapes in one group: padded as the network would do, which they have in common.
+        images: list[Tensor] = [torch.empty(0)] * len(arrays)
+        for shape in shapes:
+            places = [place for place, array in enumerate(arrays) if array.shape == shape]
+            some = self._normalised(self._moved(np.stack([arrays[place] for place in places])))
+            some = pad_to(some, *self._padded(*some.shape[2:]))
+            for place, image in zip(places, some, strict=True):
+                images[place] = image
+        return torch.stack(images)
+
+    def _moved(self, pixels: npt.NDArray[Any]) -> Tensor:
+        moved = torch.from_numpy(pixels)
+        if self.device.startswith("cuda"):
+            moved = moved.pin_memory()
+        return moved.to(self.device, non_blocking=True)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3 or 4) uint8 to (B, 3, H, W) float32: normalised, then masked, then zeros around."""
         images = pixels[..., :3].permute(0, 3, 1, 2).float().div(255).sub(self._mean).div(self._std)
         if pixels.shape[3] == 4:
             images = images * pixels[..., 3:].permute(0, 3, 1, 2)
-        side = self.protocol.resolution if self.protocol.resize == "pad" else self.protocol.min_size
-        return pad_to(images, side or 0, side or 0)
+        return pad_to(images, self._least, self._least)
+
+    @property
+    def _least(self) -> int:
+        """The side up to which zeros are put around, in pixels."""
+        return (self.protocol.resolution or 0) if self.protocol.resize == "pad" else self.protocol.min_size
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) that the network gets of an image of this one: whole patches."""
+        down, across = self.network.multiple
+        return -(-height // down) * down, -(-width // across) * across
 
     def _vectors(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, D) float32."""
-        height, width = (
-            -(-side // step) * step for side, step in zip(images.shape[2:], self.network.multiple, strict=True)
-        )
-        images = pad_to(images, height, width).contiguous(memory_format=torch.channels_last)
+        images = pad_to(images, *self._padded(*images.shape[2:]))
+        images = images.contiguous(memory_format=torch.channels_last)
         with self._precision():
             return self._pooled(images).float()
 

@@ -37,7 +37,8 @@ PROTOCOL_MEANING = {
     "scales": "factors of the size at which an image is described; the descriptors are averaged",
     "rotations": "angles, in degrees, at which an image is described; likewise",
     "views": "whose scales and rotations these are: of all images, or of the queries",
-    "pooling": "how the network's output becomes one vector: head = as it returns it, or cls, gap, mac, gem, rmac, rgem",
+    "pooling": "how the network's output becomes one vector: head = as it returns it, or cls, gap, mac, gem, rmac, "
+    "rgem",
     "precision": "number format in which the network computes",
     "dtype": "number format of the stored descriptors; scores are those of the stored values",
     "k": "how many database images are retrieved and evaluated per query",
