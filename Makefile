@@ -46,6 +46,7 @@ bench: $(READY) ## benchmarks
 	$(BIN)/pip install --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/frame.py
 	$(BIN)/python benchmarks/tars.py
+	$(BIN)/python benchmarks/extract.py
 
 fuzz: $(READY) ## ten minutes of randomly damaged files
 	$(BIN)/python tests/fuzz.py --minutes 10

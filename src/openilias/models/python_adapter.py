@@ -4,9 +4,8 @@ The function takes nothing and returns an ``nn.Module``, or any callable, from (
 to (B, D) vectors or to a (B, C, h, w) map, which is pooled by GeM if nothing else is said. If what it returns has an
 ``encode_texts``, from a list of B texts to (B, D), texts can be described too.
 
-The file may say, under these names: ``MEAN`` and ``STD`` (three numbers each; ImageNet's), ``RESOLUTION`` of the
-training (224), ``MULTIPLE`` to which images are padded with zeros (1), ``POOLING`` (``head``: vectors as they are, maps
-by GeM).
+The file may say: ``MEAN`` and ``STD`` (three numbers each; ImageNet's), ``RESOLUTION`` of the training (224),
+``MULTIPLE`` to which images are padded with zeros (1), ``POOLING`` (``head``: vectors as they are, maps by GeM).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -96,8 +95,7 @@ def python_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) 
                 fix="Leave --weights out, or return an nn.Module.",
             )
         fit_state(model, read_state(weights.file), where=weights.file)
-    texts = getattr(model, "encode_texts", None)
-    steps = int(spec.arguments.get("multiple", 1))
+    texts, steps = getattr(model, "encode_texts", None), int(spec.arguments.get("multiple", 1))
     outputs = _Outputs(path, function, model, official=protocol.compat == "official")
     return Network(
         model if isinstance(model, nn.Module) else nn.Module(),
@@ -173,7 +171,7 @@ def _loaded(path: Path, source: bytes) -> Iterator[ModuleType]:
     sys.modules[_MODULE] = module
     try:
         with _blaming(path, "this file"):
-            code: CodeType = compile(source, str(path), "exec", dont_inherit=True)
+            code = compile(source, str(path), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102
         yield module
     finally:
