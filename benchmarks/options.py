@@ -14,13 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from openilias.core.ids import DATABASE_PARTITIONS
+import numpy as np
+
+from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.protocol import OFFICIAL_SCALES, Protocol
 from openilias.data import Benchmark, read_ilias
-from openilias.descriptors.extract import Options, extract
-from openilias.evaluate.results import evaluate_to
+from openilias.descriptors.extract import extract
+from openilias.evaluate.evaluation import evaluate
+from openilias.models.backbone import Backbone
 from openilias.models.zoo import ZOO, load_model
-from openilias.search.stores import search_to
+from openilias.search.exact import topk
+from openilias.search.ranking import Ranking
 
 MODELS = {
     "MobileNetV2": ("mobilenetv2_100.tf_in1k", "mobilenetv2_100_tf_in1k.safetensors"),
@@ -49,22 +53,42 @@ LINES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def value_of(benchmark: Benchmark, name: str, weights: Path, fields: dict[str, Any]) -> float:
+Described = tuple[list[str], np.ndarray]
+
+
+def described(benchmark: Benchmark, model: Backbone, partition: Partition, kept: dict[str, Described]) -> Described:
+    """Return ids and descriptors; what an option does not concern is described once."""
+    protocol = model.protocol
+    plain = {"query_boxes": "none", "positive_boxes": "none", "scales": (1.0,), "rotations": (0,), "views": "all"}
+    key = (
+        f"{partition} {protocol.boxes_of(partition)} {protocol.views_of(partition)} {protocol.model_copy(update=plain)}"
+    )
+    if key not in kept:
+        with tempfile.TemporaryDirectory() as temporary:
+            store = extract(benchmark, model, partition, Path(temporary) / "store")
+            rows = np.concatenate([block for shard in store.shards for block in shard.blocks()])
+            kept[key] = [item for shard in store.shards for item in shard.ids()], rows
+    return kept[key]
+
+
+def value_of(
+    benchmark: Benchmark, name: str, weights: Path, fields: dict[str, Any], kept: dict[str, Described]
+) -> float:
     """Return mAP@1k in percent."""
     protocol = Protocol.model_validate({"resolution": 384, "pooling": "gem"} | fields)
     model = load_model(ZOO[name], protocol, weights=weights)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        queries = extract(benchmark, model, "image_queries", folder / "queries", Options())
-        database = [extract(benchmark, model, part, folder / part, Options()) for part in DATABASE_PARTITIONS]
-        search_to([queries], database, protocol.k, folder / "ranking")
-        return 100 * evaluate_to(folder / "ranking", benchmark, None).map
+    queries, asked = described(benchmark, model, "image_queries", kept)
+    parts = [described(benchmark, model, part, kept) for part in DATABASE_PARTITIONS]
+    rows, scores = topk(asked, [block for _, block in parts], protocol.k)
+    ids = tuple(item for part, _ in parts for item in part)
+    return 100 * evaluate(Ranking(tuple(queries), ids, rows, scores), benchmark, protocol).map
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     benchmark = read_ilias(arguments.benchmark)
@@ -72,13 +96,17 @@ def main() -> None:
     head = [
         f"mAP@1k in %, {len(benchmark.image_queries)} queries, {size} database images.",
         "",
-        "| | " + " | ".join(MODELS) + " |",
-        "|---|" + "---|" * len(MODELS),
+        "| | " + " | ".join(arguments.models) + " |",
+        "|---|" + "---|" * len(arguments.models),
     ]
-    lines = []
+    lines: list[str] = []
+    kept: dict[str, dict[str, Described]] = {model: {} for model in arguments.models}
     for label, fields in LINES:
         started = time.perf_counter()
-        found = [value_of(benchmark, name, arguments.weights / file, fields) for name, file in MODELS.values()]
+        found = []
+        for model in arguments.models:
+            name, file = MODELS[model]
+            found.append(value_of(benchmark, name, arguments.weights / file, fields, kept[model]))
         lines.append(f"| {label} | " + " | ".join(f"{value:.1f}" for value in found) + " |")
         print(f"{lines[-1]}  {time.perf_counter() - started:.0f} s", flush=True)
         if arguments.out is not None:

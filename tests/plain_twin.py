@@ -28,6 +28,7 @@ class Twin:
     Attributes:
         head: image -> vector.
         maps: image -> ((1, C, h, w) map, (1, P, C) tokens before it or None).
+        tokens: the network is a row of tokens, whose grid the official code does not know.
         mean: of the channels.
         std: of the channels.
         patch: sides are padded to multiples of it.
@@ -38,6 +39,7 @@ class Twin:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     patch: int = 1
+    tokens: bool = False
 
     def describe(self, data: bytes, boxes: list[Box], options: dict[str, Any]) -> np.ndarray:
         official = options.get("compat") == "official"
@@ -98,9 +100,9 @@ class Twin:
         if pooling == "cls":
             assert before is not None
             return before[:, 0]
-        if official and before is not None:
-            tokens = torch.cat([before[:, 1:], grid.flatten(2).mT], 1)
-            grid = tokens.mT[..., None]
+        if official and self.tokens:
+            row = grid.flatten(2).mT
+            grid = (row if before is None else torch.cat([before[:, 1:], row], 1)).mT[..., None]
         if pooling in ("rmac", "rgem"):
             return sum(pooled(part, pooling[1:], official) for part in parts(grid))  # type: ignore[return-value]
         return pooled(grid, pooling, official)

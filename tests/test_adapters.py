@@ -802,7 +802,7 @@ def test_maps_of_your_own_are_pooled(own: Path) -> None:
     spec, image = find_model(f"{own}:maps"), photo(97, 211)
     backbones = [
         load_model(spec, Protocol(resolution=100, **named), random_weights=1)
-        for named in ({}, {"pooling": "gem"}, {"pooling": "mac"}, {"compat": "official"})
+        for named in ({"pooling": "gem"}, {"pooling": "mac"}, {"pooling": "gem", "compat": "official"})
     ]
     state = state_of(backbones[0])
     maps = F.conv2d(twin_pixels(image, 100, spec, 8), state["weight"], state["bias"], stride=8)
@@ -810,10 +810,13 @@ def test_maps_of_your_own_are_pooled(own: Path) -> None:
     gem, official = (
         ((maps + sign * low).clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3) - sign * low[..., 0, 0] for sign in (-1, 1)
     )
-    for backbone, twin in zip(backbones, (gem, gem, maps.amax((2, 3)), official), strict=True):
+    for backbone, twin in zip(backbones, (gem, maps.amax((2, 3)), official), strict=True):
         assert distance(backbone, image, twin) < 1e-5
     with pytest.raises(OpenIliasError, match="not a map"):
         load_model(find_model(f"{own}:load"), Protocol(pooling="gem"))
+    with pytest.raises(OpenIliasError, match="returned a map") as caught:
+        load_model(spec, Protocol())
+    assert "POOLING = 'gem'" in str(caught.value.fix)
     own.write_text(OWN + "\nPOOLING = 'mac'\n")
     assert load_model(find_model(f"{own}:maps"), Protocol()).protocol.pooling == "mac"
 

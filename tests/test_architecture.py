@@ -55,7 +55,8 @@ def test_help_loads_nothing_heavy() -> None:
         "from openilias.cli import main\n"
         "try:\n    main()\n"
         "except SystemExit as exit_:\n    assert not exit_.code\n"
-        "heavy = {'torch', 'timm', 'cv2', 'numpy', 'pyarrow', 'sklearn', 'PIL', 'jinja2', 'h5py', 'matplotlib'}\n"
+        "heavy = {'torch', 'timm', 'cv2', 'numpy', 'pyarrow', 'sklearn', 'PIL', 'jinja2', 'h5py', 'matplotlib',\n"
+        "         'open_clip', 'transformers', 'torchvision', 'loky'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

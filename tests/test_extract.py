@@ -254,6 +254,27 @@ def test_search_refuses_what_does_not_belong_together(tiny: Benchmark, resnet: B
         search([queries], [positives, positives], 5)
 
 
+def test_what_concerns_one_partition_leaves_the_others_alone(tiny: Benchmark, tmp_path: Path) -> None:
+    """Masks of positives and scales of queries need no new distractors; the ranking states the protocol of all."""
+    distractors = extract(tiny, model(), "distractors", tmp_path / "d")
+    special = model(positive_boxes="mask", query_boxes="crop", scales=(0.707, 1.0), views="queries")
+    again = extract(tiny, special, "distractors", tmp_path / "d")
+    assert again.fingerprint == distractors.fingerprint
+    queries = extract(tiny, special, "image_queries", tmp_path / "q")
+    positives = extract(tiny, special, "positives", tmp_path / "p")
+    search_to([queries], [positives, distractors], 5, tmp_path / "r")
+    origin = json.loads((tmp_path / "r" / "ranking.json").read_text())["made_from"]["origin"]["protocol"]
+    assert origin == special.protocol.description()
+    search_to([queries], [extract(tiny, model(), "positives", tmp_path / "plain"), distractors], 5, tmp_path / "r2")
+    origin = json.loads((tmp_path / "r2" / "ranking.json").read_text())["made_from"]["origin"]["protocol"]
+    assert (origin["positive_boxes"], origin["query_boxes"], origin["views"]) == ("none", "crop", "queries")
+    scaled = extract(tiny, model(scales=(0.5, 1.0)), "positives", tmp_path / "scaled")
+    with pytest.raises(OpenIliasError, match=r"scales"):
+        search([queries], [scaled], 5)
+    with pytest.raises(OpenIliasError, match=r"scales"):
+        search([extract(tiny, model(), "image_queries", tmp_path / "q1")], [scaled, distractors], 5)
+
+
 def test_search_to_is_kept_and_guarded(tiny: Benchmark, resnet: Backbone, tmp_path: Path) -> None:
     queries = extract(tiny, resnet, "image_queries", tmp_path / "q")
     positives = extract(tiny, resnet, "positives", tmp_path / "p")

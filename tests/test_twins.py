@@ -84,7 +84,7 @@ def timm_twin(name: str, *, patch: int = 1, tokens: int = 0, **arguments: Any) -
         return grid, out[:, :tokens] if tokens else None
 
     config = network.pretrained_cfg
-    return Twin(network, maps, config["mean"], config["std"], patch)
+    return Twin(network, maps, config["mean"], config["std"], patch, tokens=patch > 1)
 
 
 def torchvision_twin(name: str) -> Twin:
@@ -168,6 +168,13 @@ def test_register_tokens_are_pooled_only_by_the_official_code(pooling: str, comp
     name = "vit_small_patch14_reg4_dinov2.lvd142m"
     twin = timm_twin(name, patch=14, tokens=5, num_classes=0, dynamic_img_size=True)
     compare(name, {"resolution": 100, "pooling": pooling, "compat": compat}, twin=twin)
+
+
+@pytest.mark.parametrize("compat", ["paper", "official"])
+def test_tokens_without_a_class_token(compat: str) -> None:
+    name = "vit_base_patch32_siglip_gap_256"
+    twin = timm_twin(name, patch=32, num_classes=0, dynamic_img_size=True)
+    compare(name, {"resolution": 160, "pooling": "rmac", "compat": compat}, twin=twin)
 
 
 def test_the_cut_corners_of_the_official_rotation_are_noticed() -> None:

@@ -37,7 +37,7 @@ Name = Annotated[str, typer.Argument(help="A name of the zoo, any timm name, or 
 
 @app.command("list", epilog="Example: ilias models list")
 def list_models(json: Json = None) -> None:
-    """List the models of the zoo. Any other timm model goes by its timm name."""
+    """List the models of the zoo; others go by the name of their library, or by a file of your own."""
     from openilias.models.zoo import ZOO
 
     rows = [
@@ -53,7 +53,7 @@ def list_models(json: Json = None) -> None:
     ]
     say(table(["model", "library", "train px", "test px", "pooling", "weights"], rows))
     say("\nweights: hub = downloaded by the library, file = --weights FILE, fit = ilias models fit")
-    say("Any other timm model works by its name: see timm.list_pretrained().")
+    say("Others: any timm name, torchvision:NAME, open_clip:NAME/TAG, hf:NAME or hf:FOLDER, path.py:function.")
     emit({"models": [spec.model_dump(mode="json") for spec in ZOO.values()]}, json)
 
 

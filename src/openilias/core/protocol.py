@@ -88,6 +88,22 @@ class Protocol(BaseModel):
             return ((1.0, 0),)
         return tuple((scale, turn) for scale in self.scales for turn in self.rotations)
 
+    def seen_by(self, partition: Partition) -> Protocol:
+        """Return the protocol without what does not concern a partition: what its descriptors depend on.
+
+        Distractors described once serve all that masks, crops or looks several times at queries and positives only.
+        """
+        plain = partition == "text_queries" or self.views_of(partition) == ((1.0, 0),)
+        return self.model_copy(
+            update={
+                "query_boxes": self.query_boxes if partition == "image_queries" else "none",
+                "positive_boxes": self.positive_boxes if partition == "positives" else "none",
+                "scales": (1.0,) if plain else self.scales,
+                "rotations": (0,) if plain else self.rotations,
+                "views": "all",
+            }
+        )
+
     def description(self) -> dict[str, Any]:
         """Return the fields that a stored descriptor depends on."""
         return self.model_dump(mode="json", exclude={"k"})

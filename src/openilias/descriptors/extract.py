@@ -105,6 +105,7 @@ def extract_share(
     if partition == "text_queries":
         backbone.encode_texts([])  # says at once if the model cannot
     made_from = description_of(benchmark, backbone) | {
+        "protocol": backbone.protocol.seen_by(partition).description(),
         "partition": partition,
         "contents": contents_of(shards),
         "skip_unreadable": options.skip_unreadable,

@@ -90,9 +90,11 @@ def _around(size: tuple[int, int], boxes: tuple[Box, ...]) -> tuple[int, int, in
 def _nearest(mask: Pixels, height: int, width: int) -> Pixels:
     """Sample a mask at floor(place * size / new size) in float32, as ``interpolate(mode="nearest")`` of PyTorch."""
     rows, columns = _places(height, mask.shape[0]), _places(width, mask.shape[1])
-    return mask[rows[:, None], columns[None, :]]
+    found: Pixels = mask[rows[:, None], columns[None, :]]
+    return found
 
 
-def _places(new: int, old: int) -> npt.NDArray[np.intp]:
+def _places(new: int, old: int) -> npt.NDArray[np.int64]:
     step = np.float32(old) / np.float32(new)
-    return np.minimum(np.floor(np.arange(new, dtype=np.float32) * step), old - 1).astype(np.intp)
+    places: npt.NDArray[np.int64] = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.int64)
+    return np.minimum(places, old - 1)

@@ -90,7 +90,7 @@ class ImageTower:
         grid = (-(-images.shape[2] // self._step[0]), -(-images.shape[3] // self._step[1]))
         places, prefix = tokens_on_grid(hidden, grid, prefix=max(hidden.shape[1] - grid[0] * grid[1], 0))
         has_class = self._has_class and prefix is not None
-        return LastMap(places, prefix, has_class=has_class, official_skip=int(has_class))
+        return LastMap(places, prefix, has_class=has_class, official_skip=int(has_class), of_tokens=True)
 
 
 class _PositionsOnce:

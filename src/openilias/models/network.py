@@ -36,12 +36,14 @@ class LastMap:
         prefix: (B, P, C) tokens beside those of the grid, a class token first; None if there are none.
         has_class: the first of them is a class token.
         official_skip: how many of them the official code leaves out when it pools.
+        of_tokens: the grid was made of a row of tokens, whose places the official code does not know.
     """
 
     grid: Tensor
     prefix: Tensor | None = None
     has_class: bool = False
     official_skip: int = 0
+    of_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,9 +210,11 @@ class TorchBackbone(Backbone):
                 raise OpenIliasError(f"{name} has no class token.", fix="Use another --pooling.")
             return last.prefix[:, 0]
         grid, official = last.grid.float(), self.protocol.compat == "official"
-        if official and last.prefix is not None:
+        if official and last.of_tokens:
             # The official code takes at most the class token off, and loses the places of the others.
-            tokens = torch.cat([last.prefix[:, last.official_skip :].float(), grid.flatten(2).transpose(1, 2)], 1)
+            tokens = grid.flatten(2).transpose(1, 2)
+            if last.prefix is not None:
+                tokens = torch.cat([last.prefix[:, last.official_skip :].float(), tokens], 1)
             grid = tokens.transpose(1, 2)[..., None]
         return pool(grid, cast(MapPooling, pooling), official=official)
 

@@ -46,7 +46,7 @@ def last_tokens(visual: Any, images: Tensor) -> LastMap:
         tokens = visual.ln_post(tokens)
     size = (images.shape[2] // visual.patch_size[0], images.shape[3] // visual.patch_size[1])
     grid, prefix = tokens_on_grid(tokens, size, prefix=1)
-    return LastMap(grid, prefix, has_class=True, official_skip=1)
+    return LastMap(grid, prefix, has_class=True, official_skip=1, of_tokens=True)
 
 
 class AnySizeResNet:

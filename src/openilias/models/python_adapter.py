@@ -1,11 +1,11 @@
 """Your own model: a function in a Python file.
 
 The function takes nothing and returns an ``nn.Module``, or any callable, from (B, 3, H, W) float32 normalised images
-to (B, D) vectors or to a (B, C, h, w) map, which is pooled by GeM if nothing else is said. If what it returns has an
+to (B, D) vectors or to a (B, C, h, w) map, which ``POOLING`` pools. If what it returns has an
 ``encode_texts``, from a list of B texts to (B, D), texts can be described too.
 
 The file may say: ``MEAN`` and ``STD`` (three numbers each; ImageNet's), ``RESOLUTION`` of the training (224),
-``MULTIPLE`` to which images are padded with zeros (1), ``POOLING`` (``head``: vectors as they are, maps by GeM).
+``MULTIPLE`` to which images are padded with zeros (1), ``POOLING`` (``head``: it returns vectors).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.models.network import LastMap, Network
-from openilias.models.pooling import pool
 from openilias.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from openilias.models.weights import WeightsSource, fit_state, read_state
 
@@ -96,7 +95,7 @@ def python_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) 
             )
         fit_state(model, read_state(weights.file), where=weights.file)
     texts, steps = getattr(model, "encode_texts", None), int(spec.arguments.get("multiple", 1))
-    outputs = _Outputs(path, function, model, official=protocol.compat == "official")
+    outputs = _Outputs(path, function, model)
     return Network(
         model if isinstance(model, nn.Module) else nn.Module(),
         head=outputs.head,
@@ -109,16 +108,17 @@ def python_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) 
 class _Outputs:
     """Calls the model and looks at what comes out; what goes wrong inside is said with its file."""
 
-    def __init__(self, path: Path, function: str, model: Callable[[Tensor], Any], *, official: bool) -> None:
+    def __init__(self, path: Path, function: str, model: Callable[[Tensor], Any]) -> None:
         self._path = path
-        self._official = official
         self._name = f"the model of {function}()"
         self._model = model
 
     def head(self, images: Tensor) -> Tensor:
         out = self._call(self._model, images, len(images))
         if out.ndim == 4:
-            return pool(out.float(), "gem", official=self._official)
+            raise self._error(
+                f"returned a map {tuple(out.shape)}", "Say how it is pooled: POOLING = 'gem' in the file."
+            )
         if out.ndim != 2:
             raise self._error(f"returned shape {tuple(out.shape)}", "Return (B, D) vectors or a (B, C, h, w) map.")
         return out

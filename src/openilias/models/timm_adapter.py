@@ -109,6 +109,7 @@ class LastMapOf:
             before,
             has_class=getattr(self._module, "cls_token", None) is not None,
             official_skip=int(getattr(self._module, "global_pool", "") == "token"),
+            of_tokens=True,
         )
 
     def _grid(self, images: Tensor, count: int) -> tuple[int, int]:

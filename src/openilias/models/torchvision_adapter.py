@@ -163,7 +163,7 @@ def _transformer(module: Any) -> Network:
 
     def last_map(images: Tensor) -> LastMap:
         grid, prefix = tokens_on_grid(*tokens(images), prefix=1)
-        return LastMap(grid, prefix, has_class=True, official_skip=1)
+        return LastMap(grid, prefix, has_class=True, official_skip=1, of_tokens=True)
 
     return Network(
         module,

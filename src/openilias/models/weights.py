@@ -33,8 +33,10 @@ class WeightsSource:
         """Return it in words, for manifests and reports."""
         if self.seed is not None:
             return f"random, seed {self.seed}"
+        if self.file is None and spec.library == "python":
+            return "own code"
         if self.file is None:
-            return "hub"
+            return "folder" if spec.library == "hf" and Path(spec.architecture).is_dir() else "hub"
         return "published file" if sha256_of(self.file) == spec.weights_sha256 else "file"
 
     @contextmanager

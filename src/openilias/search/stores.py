@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.fingerprints import differences, fingerprint_lines
+from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import DATABASE_PARTITIONS, PARTITIONS
 from openilias.core.manifests import claim, replacing
 from openilias.core.progress import progress
-from openilias.descriptors.official import FORMAT, check_ids
+from openilias.descriptors.official import check_ids
 from openilias.descriptors.store import DescriptorStore, Shard
 from openilias.search.exact import topk
+from openilias.search.origin import common_origin
 from openilias.search.ranking import KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
 
 ALGORITHM_VERSION = 1
@@ -78,7 +79,7 @@ def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: i
         OpenIliasError: the stores were not made by the same model, weights, protocol and benchmark, hold the wrong
             partitions, or are damaged. Of official files only the dimensions are known and compared.
     """
-    check_same_origin(queries + database)
+    common_origin(queries, database)
     _check_partitions(queries, database)
     base = database_of(database)
     query_shards = [shard for store in queries for shard in store.shards]
@@ -115,31 +116,6 @@ def _check_partitions(queries: list[DescriptorStore], database: list[DescriptorS
             )
 
 
-def check_same_origin(stores: list[DescriptorStore]) -> None:
-    """Refuse stores whose descriptors cannot be compared.
-
-    Raises:
-        OpenIliasError: naming the first pair that differs, and in what.
-    """
-    first = stores[0]
-    for other in stores[1:]:
-        known = [store for store in (first, other) if store.origin().get("format") != FORMAT]
-        if len(known) == 1:
-            unknown = other if known[0] is first else first
-            raise OpenIliasError(
-                f"Nothing says what made {unknown.folder}: it cannot be searched together with {known[0].folder}.",
-                where=unknown.folder,
-                fix="Extract both with the same model. If you know that they were made alike, give up what is known: "
-                f"ilias data convert {known[0].folder} --out FOLDER, and search the HDF5 files.",
-            )
-        changed = differences(first.origin(), other.origin())
-        if changed:
-            raise OpenIliasError(
-                f"{first.folder} and {other.folder} were not made alike:\n    " + "\n    ".join(changed[:12]),
-                fix="Extract both with the same model, weights, protocol and benchmark.",
-            )
-
-
 def search_to(
     queries: list[DescriptorStore],
     database: list[DescriptorStore],
@@ -153,8 +129,7 @@ def search_to(
     Raises:
         OpenIliasError: as :func:`search`, or ``out`` is in the way.
     """
-    check_same_origin(queries + database)
-    origin = queries[0].origin()
+    origin = common_origin(queries, database)
     made_from = {
         "algorithm_version": ALGORITHM_VERSION,
         "benchmark": origin.get("benchmark"),
