@@ -183,7 +183,7 @@ def decode(arguments: argparse.Namespace) -> Found:
 def ready(arguments: argparse.Namespace, model: TorchBackbone) -> Iterator[np.ndarray]:
     """Batches of the most frequent shapes, in their proportion."""
     rng, r = np.random.default_rng(0), arguments.resolution
-    size = arguments.batch_size or (8 if arguments.device == "cpu" else 32)
+    size = arguments.batch_size or model.batch_size
     for (width, height), share in SHAPES[:4]:
         shape = (int(r * height / width), r) if height <= width else (r, int(r * width / height))
         for _ in range(max(1, round(arguments.images * share / 86 / size))):

@@ -45,7 +45,8 @@ class Options:
     """How an extraction is done. Of all this only ``batch_size`` and ``skip_unreadable`` can change a store.
 
     Attributes:
-        batch_size: images per forward pass; images of one shape go together. By default 8 on CPUs, 32 elsewhere.
+        batch_size: images per forward pass; images of one shape go together. By default what suits the model: on CPUs
+            16 for transformers and 8 for others, 32 elsewhere.
         workers: processes that decode and prepare; all cores by default. With one, this process does it.
         timeout: seconds that reading and preparing an image may take, where worker processes do it.
         skip_unreadable: list images that cannot be decoded, that take too long or that kill the process that reads
@@ -63,10 +64,14 @@ class Options:
     overwrite: bool = False
     share: Share = field(default_factory=Share)
 
-    def means(self, device: str) -> Means:
+    def means(self, backbone: Backbone) -> Means:
         """Fill in what was left open."""
-        batch_size = self.batch_size or (8 if device == "cpu" else 32)
-        return Means(batch_size, self.workers or os.cpu_count() or 1, self.timeout, self.skip_unreadable)
+        return Means(
+            self.batch_size or backbone.batch_size,
+            self.workers or os.cpu_count() or 1,
+            self.timeout,
+            self.skip_unreadable,
+        )
 
 
 def extract(
@@ -126,7 +131,7 @@ def extract_share(
             information = {"dims": backbone.dims, "weights_from": backbone.weights_from, "sources": sources}
             write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, **information)
         try:
-            work = _Work(benchmark, backbone, partition, out, options.means(backbone.device))
+            work = _Work(benchmark, backbone, partition, out, options.means(backbone))
             work.do(options.share.take(list(enumerate(shards))), retry=options.retry, check=options.overwrite)
         except BaseException:
             if not begun():

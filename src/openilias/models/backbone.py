@@ -32,6 +32,7 @@ class Backbone(ABC):
         weights_from: where they came from: ``hub``, ``published file``, ``file``, ``fit``, ``random, seed N``.
         dims: length of a descriptor.
         device: where it computes.
+        batch_size: images per forward pass that suit the model and the device; more are slower on CPUs.
         weights_digest: SHA-256 of the weights themselves, whatever file they came in.
     """
 
@@ -41,6 +42,7 @@ class Backbone(ABC):
     weights_digest: str
     weights_from: str
     device: str = "cpu"
+    batch_size: int = 8
 
     @abstractmethod
     def preparation(self, partition: Partition) -> Prepare:

@@ -86,6 +86,8 @@ class TorchBackbone(Backbone):
         # Convolutions are 1.4 times as fast in this order of the memory (benchmarks/extract.py).
         cast(Any, network.module.eval().to(device)).to(memory_format=torch.channels_last)
         self.network = network
+        # Measured (benchmarks/frame.py): larger batches leave the caches, the sooner the larger the maps.
+        self.batch_size = 32 if device != "cpu" else 16 if network.multiple != (1, 1) else 8
         self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
         side = network.multiple[0] * 8 if network.multiple[0] > 1 else spec.train_resolution
         with torch.inference_mode():
