@@ -21,6 +21,8 @@ from openilias.core.protocol import (
     ViewsOf,
 )
 
+_PROTOCOL = "Protocol: what the numbers depend on"
+_WORK = "Work"
 BenchmarkDir = Annotated[Path, typer.Argument(help="Folder in the ILIAS layout.", metavar="BENCHMARK")]
 Model = Annotated[
     str,
@@ -31,26 +33,60 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Local weights file, instead of the published ones.")]
 RandomWeights = Annotated[int | None, typer.Option(metavar="SEED", help="No weights at all: try things out.")]
-Resolution = Annotated[int | None, typer.Option(min=1, help="In pixels; the model's test resolution by default.")]
-Resize = Annotated[
-    ResizeRule, typer.Option(help="Larger side, smaller side, smaller side + crop, square, zero-padded.")
+Resolution = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_PROTOCOL, min=1, help="In pixels; the model's test resolution by default."),
 ]
-MinSize = Annotated[int, typer.Option(min=0, help="Zeros around sides shorter than this, in pixels.")]
-ResizerName = Annotated[Resizer, typer.Option(help="`torchvision` is faster and differs by a grey level at times.")]
-QueryBoxes = Annotated[BoxUse, typer.Option(help="Keep only the boxes of query images: masked, cropped, or both.")]
-PositiveBoxes = Annotated[BoxUse, typer.Option(help="Likewise of the positives.")]
-Scales = Annotated[str, typer.Option(metavar="S,S,...", help="Describe at each factor of the size; 0.707,1,1.414.")]
-Rotations = Annotated[str, typer.Option(metavar="A,A,...", help="Describe at each angle; 0,90,180,270.")]
-Views = Annotated[ViewsOf, typer.Option(help="Whose scales and rotations these are.")]
-PoolingName = Annotated[Pooling | None, typer.Option(help="The model's own by default.")]
-PrecisionName = Annotated[Precision, typer.Option(help="In which the network computes; float16 on GPUs only.")]
-CompatMode = Annotated[Compat, typer.Option(help="`official` repeats the quirks of the official code.")]
-Dtype = Annotated[StoredType, typer.Option(help="Of the stored descriptors.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; by default what suits the model.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes or threads; all cores by default.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a worker process may take for an image.")]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every n-th shard, from i = 0 on.")]
+Resize = Annotated[
+    ResizeRule,
+    typer.Option(
+        rich_help_panel=_PROTOCOL, help="Larger side, smaller side, smaller side + crop, square, zero-padded."
+    ),
+]
+MinSize = Annotated[
+    int, typer.Option(rich_help_panel=_PROTOCOL, min=0, help="Zeros around sides shorter than this, in pixels.")
+]
+ResizerName = Annotated[
+    Resizer,
+    typer.Option(rich_help_panel=_PROTOCOL, help="`torchvision` is faster and differs by a grey level at times."),
+]
+QueryBoxes = Annotated[
+    BoxUse,
+    typer.Option(rich_help_panel=_PROTOCOL, help="Keep only the boxes of query images: masked, cropped, or both."),
+]
+PositiveBoxes = Annotated[BoxUse, typer.Option(rich_help_panel=_PROTOCOL, help="Likewise of the positives.")]
+Scales = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=_PROTOCOL, metavar="S,S,...", help="Describe at each factor of the size; 0.707,1,1.414."
+    ),
+]
+Rotations = Annotated[
+    str, typer.Option(rich_help_panel=_PROTOCOL, metavar="A,A,...", help="Describe at each angle; 0,90,180,270.")
+]
+Views = Annotated[ViewsOf, typer.Option(rich_help_panel=_PROTOCOL, help="Whose scales and rotations these are.")]
+PoolingName = Annotated[Pooling | None, typer.Option(rich_help_panel=_PROTOCOL, help="The model's own by default.")]
+PrecisionName = Annotated[
+    Precision, typer.Option(rich_help_panel=_PROTOCOL, help="In which the network computes; float16 on GPUs only.")
+]
+CompatMode = Annotated[
+    Compat, typer.Option(rich_help_panel=_PROTOCOL, help="`official` repeats the quirks of the official code.")
+]
+Dtype = Annotated[StoredType, typer.Option(rich_help_panel=_PROTOCOL, help="Of the stored descriptors.")]
+Device = Annotated[str, typer.Option(rich_help_panel=_WORK, help="cpu, cuda, mps, or auto.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_WORK, min=1, help="Images per forward pass; by default what suits the model."),
+]
+Workers = Annotated[
+    int | None, typer.Option(rich_help_panel=_WORK, min=1, help="Processes or threads; all cores by default.")
+]
+Timeout = Annotated[
+    float, typer.Option(rich_help_panel=_WORK, min=0.1, help="Seconds that a worker process may take for an image.")
+]
+Shard = Annotated[
+    str | None, typer.Option(rich_help_panel=_WORK, metavar="I/N", help="Only every n-th shard, from i = 0 on.")
+]
 Processes = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; all cores by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output made from something else.")]
 Json = Annotated[
