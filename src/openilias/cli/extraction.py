@@ -79,9 +79,9 @@ def extract(
     timeout: Timeout = 300.0,
     shard: Shard = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="List images that cannot be decoded and go on.")
+        bool, typer.Option("--skip-unreadable", help="List what cannot be read, hangs or crashes, and go on.")
     ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try images again that were passed over before.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what was passed over, of the same files.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:

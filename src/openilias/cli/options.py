@@ -82,7 +82,7 @@ Workers = Annotated[
     int | None, typer.Option(rich_help_panel=_WORK, min=1, help="Processes or threads; all cores by default.")
 ]
 Timeout = Annotated[
-    float, typer.Option(rich_help_panel=_WORK, min=0.1, help="Seconds that a worker process may take for an image.")
+    float, typer.Option(rich_help_panel=_WORK, min=1, help="Seconds that a worker process may take for an image.")
 ]
 Shard = Annotated[
     str | None, typer.Option(rich_help_panel=_WORK, metavar="I/N", help="Only every n-th shard, from i = 0 on.")

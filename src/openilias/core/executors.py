@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from threading import Thread
@@ -79,6 +79,8 @@ class _Pools:
                 initargs=(os.getpid(),),
                 env=_ONE_THREAD,
             )
+            # The processes start and import what they need outside of the time that a job may take.
+            wait([self._pool.submit(_import, function) for _ in range(2 * self._workers)])
         try:
             return self._pool.submit(function, job)  # type: ignore[no-any-return]
         except BrokenProcessPool as error:  # it died a moment ago; seen when this job's turn comes
@@ -95,6 +97,11 @@ class _Pools:
         if self._pool is not None:
             self._pool.shutdown(kill_workers=True)
             self._pool = None
+
+
+def _import(function: Callable[[Any], Any]) -> None:
+    """Nothing but be sent a function, which imports its module."""
+    time.sleep(0.01)  # so that each process gets one
 
 
 def _begin(parent: int) -> None:
@@ -139,8 +146,8 @@ def _next(
                 _again(pools, function, begun, lost)
                 future = begun[0][1]
             except TimeoutError:
-                if future.done():  # the job's own error
-                    raise
+                if future.done():  # at the last moment, or the job's own error
+                    return future.result()
                 pools.kill()
                 return _without(lost, job, "timeout")
     finally:

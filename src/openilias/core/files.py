@@ -19,6 +19,7 @@ from typing import Any
 from openilias.core.errors import OpenIliasError
 
 _TEMPORARY = ".partial"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # some file systems of clusters have none
 
 
 def temporary_beside(target: Path) -> Path:
@@ -88,7 +89,7 @@ def resumed_folder(target: Path, key: str, *, begun: Callable[[Path], bool]) -> 
     target = target.resolve()
     folder = target.with_name(f".{target.name}.{key}{_TEMPORARY}")
     folder.mkdir(exist_ok=True)
-    with _owned(folder):
+    with owned(folder):
         remove_temporaries(folder)
         try:
             yield folder
@@ -102,19 +103,33 @@ def resumed_folder(target: Path, key: str, *, begun: Callable[[Path], bool]) -> 
 
 
 @contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process; a dead owner no longer owns it."""
+def owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Keep a folder to this process, or to those that share it; a dead owner no longer owns it.
+
+    Raises:
+        OpenIliasError: another process owns it.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OpenIliasError(
                 "Another process is making this output.", where=folder, fix="Wait for it, or give another --out."
             ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
     finally:
         os.close(handle)
+
+
+def remove_leftovers_of(target: Path) -> None:
+    """Remove what killed writers of ``target`` left beside it; nobody else may be writing it."""
+    for path in target.resolve().parent.iterdir():
+        if is_temporary(path.name) and path.name.startswith(f".{target.resolve().name}."):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path) -> None:

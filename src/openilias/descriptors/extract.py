@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import owned, remove_leftovers_of, remove_temporaries
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
 from openilias.core.manifests import claim, replacing, write_manifest
@@ -36,6 +37,7 @@ from openilias.models.backbone import Backbone
 
 ALGORITHM_VERSION = 3
 TAR_INDEX = "tar_index"  # folder beside the stores of a run
+_MARKERS = "[0-9]*.json"
 TIMEOUT = 300.0
 """Seconds that reading and preparing an image may take, by default."""
 
@@ -51,7 +53,7 @@ class Options:
         timeout: seconds that reading and preparing an image may take, where worker processes do it.
         skip_unreadable: list images that cannot be decoded, that take too long or that kill the process that reads
             them, and members of a tar that look like images and cannot be used, in the marker and go on.
-        retry: try images again that were passed over before (of finished shards).
+        retry: try images again that were passed over before (of finished shards; replaced files make another store).
         overwrite: replace a store made from something else.
         share: do only every n-th shard.
     """
@@ -63,6 +65,15 @@ class Options:
     retry: bool = False
     overwrite: bool = False
     share: Share = field(default_factory=Share)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            OpenIliasError: a time-out that is not between 1 second and 11 days.
+        """
+        if not 1 <= self.timeout <= 1e6:
+            raise OpenIliasError(f"A time-out of {self.timeout} s is not possible.", fix="Give 1 to 1000000 seconds.")
 
     def means(self, backbone: Backbone) -> Means:
         """Fill in what was left open."""
@@ -121,12 +132,19 @@ def extract_share(
         raise OpenIliasError(
             "One share of the work cannot replace the whole store.", where=out, fix="Remove the old store first."
         )
+    if state == "new" and not alone and any(out.glob(_MARKERS)) and not (out / MANIFEST).exists():
+        raise OpenIliasError("This store has lost its manifest.", where=out, fix="Remove it first.")
 
     def begun() -> bool:
         return not alone or any((out / f"{number:05d}.json").exists() for number in range(len(shards)))
 
-    with replacing(out, state, begun=begun):
+    with replacing(out, state, begun=begun), owned(out, shared=not alone):
+        if alone:
+            remove_temporaries(out)
         if state != "same":
+            if alone:  # of a store whose manifest is lost
+                for path in out.glob(_MARKERS):
+                    path.unlink()
             sources = [shard.name for shard in shards]
             information = {"dims": backbone.dims, "weights_from": backbone.weights_from, "sources": sources}
             write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, **information)
@@ -138,6 +156,8 @@ def extract_share(
                 for name in ("00000.npy", "00000.ids.parquet", MANIFEST):
                     (out / name).unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
             raise
+    if alone:
+        remove_leftovers_of(out)
     return [shard.name for number, shard in enumerate(shards) if read_marker(out, number) is None]
 
 
@@ -232,10 +252,11 @@ class _Work:
 
     def _retry(self, shard: SourceShard, marker: StoreShard, step: Step) -> None:
         """Describe what was passed over; rows that come of it go where the source has them."""
+        marker.verify()
         all_items, _ = self._contents(shard)
         wanted = {item.id for item in _open(marker)}
         items = [item for item in all_items if item.id in wanted]
-        made = self._described(shard, items, step)
+        made = replace(self, means=replace(self.means, guarded=True))._described(shard, items, step)
         before = {item: row for row, item in enumerate(marker.ids())}
         new = {items[place].id: made.descriptors[row] for row, place in enumerate(made.places)}
         if not new:
@@ -245,8 +266,6 @@ class _Work:
         rows = np.stack([new[item] if item in new else old[before[item]] for item in ids])
         failed = {one.id: one for one in made.skipped.values()}
         skipped = [failed.get(one.id, one) for one in marker.skipped if one.id not in new]
-        # Without its marker the shard is not finished: killed here, it is done again.
-        (self.out / f"{marker.number:05d}.json").unlink()
         write_shard(self.out, marker.number, source=shard.name, ids=ids, descriptors=rows, skipped=skipped)
 
     def _described(self, shard: SourceShard, items: Sequence[Item], step: Step) -> Described:
@@ -275,7 +294,7 @@ class _Work:
         return (
             f"describe {self.partition}: batches of {means.batch_size}, {means.workers} "
             f"process{'' if means.workers == 1 else 'es'} to decode; at most {held} prepared images at a time "
-            f"({held * one / 2**20:.0f} MB), descriptors of a shard {rows / 2**20:.0f} MB"
+            f"(about {held * one / 2**20:.0f} MB), descriptors of a shard {rows / 2**20:.0f} MB"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -21,7 +22,7 @@ from openilias.data import Item
 from openilias.descriptors.store import Skipped, SkipStatus
 from openilias.images.boxes import Box
 from openilias.images.decode import UnreadableImageError, decode
-from openilias.models.backbone import Backbone, Floats, Prepare
+from openilias.models.backbone import Backbone, Floats, Prepare, View
 
 CHUNK = 8
 """Images of one job of a worker process."""
@@ -29,7 +30,8 @@ AHEAD = 2
 """Jobs begun per worker process."""
 WINDOW = 16
 """Batches' worth of prepared images among which those of one shape are gathered."""
-_ALONE = 64  # fewer images are decoded in this process: others would take longer to start
+ALONE = 16
+"""Fewer images are decoded in this process, where nothing can be stopped: others would take longer to start."""
 
 Array = npt.NDArray[Any]
 
@@ -43,17 +45,19 @@ class Means:
         batch_size: images per forward pass.
         workers: processes that decode; with one, this process decodes.
         timeout: seconds that reading and preparing an image may take; only worker processes can be stopped.
-        skip: list what cannot be described, instead of stopping.
+        skip: list images that cannot be decoded, take too long or kill a worker process, instead of stopping.
+        guarded: use worker processes even for a few images.
     """
 
     batch_size: int
     workers: int
     timeout: float
     skip: bool
+    guarded: bool = False
 
     def processes(self, images: int) -> int:
         """Return how many processes are worth starting for so many images."""
-        return 1 if images < _ALONE else self.workers
+        return max(self.workers, 2) if self.guarded else 1 if images < ALONE else self.workers
 
     def held(self) -> int:
         """Return how many prepared images there are at most at a time."""
@@ -119,11 +123,12 @@ def describe_items(
     out: Floats = np.zeros((len(items), backbone.dims), dtype)
     skipped: dict[int, Skipped] = {}
     views = backbone.protocol.views_of(partition)
-    begun: deque[tuple[list[int], Callable[[], Floats]]] = deque()
+    begun: deque[tuple[list[int], list[Array], Callable[[], Floats]]] = deque()
 
     def finish() -> None:
-        places, result = begun.popleft()
-        out[places] = backbone.checked(result(), len(places))
+        places, batch, result = begun.popleft()
+        with _naming(items, places, batch, backbone, views):
+            out[places] = backbone.checked(result(), len(places))
         step(len(places))
 
     uses_boxes = backbone.protocol.boxes_of(partition) != "none"
@@ -136,13 +141,31 @@ def describe_items(
             prepared = enumerate(_in_order(run, jobs))
         group_of = partial(backbone.group_of, views=views)
         for places, batch in _batches(_timed(prepared, step), group_of, means, skipped, step):
-            begun.append((places, backbone.begin(batch, views)))
+            with _naming(items, places, batch, backbone, views):
+                begun.append((places, batch, backbone.begin(batch, views)))
             if len(begun) == 2:  # a GPU computes one batch while the next is gathered
                 finish()
     while begun:
         finish()
     places = [place for place in range(len(items)) if place not in skipped]
     return Described(places, out if not skipped else out[places], skipped)
+
+
+@contextmanager
+def _naming(
+    items: Sequence[Item], places: list[int], batch: list[Array], backbone: Backbone, views: tuple[View, ...]
+) -> Iterator[None]:
+    """Name the image that a failing batch fails for."""
+    try:
+        yield
+    except OpenIliasError:
+        for place, array in zip(places, batch, strict=True):
+            try:
+                backbone.checked(backbone.begin([array], views)(), 1)
+            except OpenIliasError as error:
+                error.where = error.where or items[place].id
+                raise
+        raise
 
 
 def _no_boxes(item: Item) -> tuple[Box, ...]:

@@ -207,7 +207,7 @@ def write_blocks(
     dtype: npt.DTypeLike,
     skipped: Sequence[Skipped],
 ) -> None:
-    """Write one shard, its marker last; if that fails, nothing of it is left.
+    """Write one shard, its marker last; if that fails, nothing of it is left, or what was there before.
 
     Args:
         folder: the store.
@@ -223,16 +223,17 @@ def write_blocks(
         OpenIliasError: the disk is full, or cannot be written.
     """
     array_path, ids_path, marker = (folder / f"{number:05d}{end}" for end in (".npy", ".ids.parquet", ".json"))
-    # A marker stands only beside the files it was written for.
-    marker.unlink(missing_ok=True)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    try:
-        with told_if_full(array_path), atomic_path(array_path) as temporary, temporary.open("wb") as handle:
+    with told_if_full(array_path), atomic_path(array_path) as array_made, atomic_path(ids_path) as ids_made:
+        with array_made.open("wb") as handle:
             np.lib.format.write_array_header_1_0(handle, header)
             for block in blocks:
                 handle.write(np.ascontiguousarray(block, dtype).data)
-        with told_if_full(ids_path), atomic_path(ids_path) as temporary:
-            pq.write_table(pa.table({"id": ids}), temporary)
+        with told_if_full(ids_path):
+            pq.write_table(pa.table({"id": ids}), ids_made)
+        # A marker stands only beside the files it was written for; what was there before is kept up to here.
+        marker.unlink(missing_ok=True)
+    try:
         with told_if_full(marker):
             write_json(
                 marker,
@@ -280,11 +281,13 @@ def read_marker(folder: Path, number: int) -> StoreShard | None:
     marker = read_json(path)
     try:
         skipped = tuple(Skipped(**entry) for entry in marker["skipped"])
+        if type(marker["rows"]) is not int or marker["rows"] < 0:
+            raise ValueError(f"{marker['rows']!r} rows")
         return StoreShard(
             folder,
             number,
             marker["source"],
-            int(marker["rows"]),
+            marker["rows"],
             marker["sha256"],
             marker["ids_sha256"],
             skipped,

@@ -45,7 +45,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use, and whether it tries again what it passed over; none of it changes a number."""
+    """What a run may use; none of it changes a number but ``retry``, which tries again what was passed over."""
 
     device: str = "cpu"
     batch_size: int | None = None
@@ -98,6 +98,8 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
 
     queries = [describe(partition) for partition in _QUERIES[experiment.queries]]
     database = [describe(partition) for partition in partitions]
+    # What a retry has added is searched and evaluated anew.
+    overwrite = overwrite or resources.retry
     clock.time(
         "search",
         lambda: search_to(queries, database, experiment.depth, folder / "ranking", overwrite=overwrite),

@@ -124,7 +124,8 @@ class TorchBackbone(Backbone):
                 f"{self.spec.name} cannot take {len(arrays)} images of {height} x {width} pixels: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
                 fix="Its input size may be fixed: try --resize square --resolution "
-                f"{self.spec.train_resolution}; or the batch is too large: lower --batch-size.",
+                f"{self.spec.train_resolution}, or --min-size if it is too small; or the batch is too large: lower "
+                "--batch-size.",
             ) from None
         return lambda: out.cpu().numpy()
 

@@ -8,9 +8,12 @@ from torch import Tensor
 
 
 def scale(images: Tensor, factor: float) -> Tensor:
-    """Resize by a factor: bicubic without antialiasing, sizes rounded down, as the official code does."""
+    """Resize by a factor: bicubic without antialiasing, sizes rounded down but to 1, as the official code does."""
     if factor == 1:
         return images
+    size = [int(side * factor) for side in images.shape[2:]]
+    if min(size) == 0:
+        return F.interpolate(images, size=[max(side, 1) for side in size], mode="bicubic", align_corners=False)
     return F.interpolate(images, scale_factor=factor, mode="bicubic", align_corners=False)
 
 

@@ -85,6 +85,8 @@ def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: i
     query_shards = [shard for store in queries for shard in store.shards]
     for shard in query_shards:
         shard.verify()
+    if not any(shard.rows for shard in query_shards):
+        raise OpenIliasError("None of the queries could be described.", where=queries[0].folder, fix="See its markers.")
     asked = np.concatenate([block for shard in query_shards for block in shard.blocks()])
     query_ids = [item for shard in query_shards for item in shard.ids()]
     with progress("search", total=base.rows, unit="descriptors") as step:
