@@ -81,6 +81,9 @@ class Twin:
         if rule == "center":
             resized = TF.center_crop(resized, [res, res])
         x = TF.normalize(TF.to_tensor(resized), self.mean, self.std)[None]
+        least = res if rule == "pad" else options.get("min_size", 0)
+        if official:
+            x = around(x, max(least, x.shape[2]), max(least, x.shape[3]))
         if "mask" in use:
             if rule == "center" and not official:
                 fitted = F.interpolate(mask[None, None], size=(whole[1], whole[0]), mode="nearest")
@@ -88,7 +91,6 @@ class Twin:
             else:
                 fitted = F.interpolate(mask[None, None], size=x.shape[2:], mode="nearest")
             x = x * fitted
-        least = res if rule == "pad" else options.get("min_size", 0)
         return around(x, max(least, x.shape[2]), max(least, x.shape[3]))
 
     def vector(self, x: Tensor, pooling: str, official: bool) -> Tensor:

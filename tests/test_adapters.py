@@ -821,6 +821,14 @@ def test_maps_of_your_own_are_pooled(own: Path) -> None:
     assert load_model(find_model(f"{own}:maps"), Protocol()).protocol.pooling == "mac"
 
 
+def test_what_a_file_imports_from_beside_it_is_part_of_it(own: Path) -> None:
+    (own.parent / "helper.py").write_text("K = 1\n")
+    own.write_text(OWN + "\nimport helper\n")
+    before = find_model(f"{own}:load")
+    (own.parent / "helper.py").write_text("K = 2\n")
+    assert find_model(f"{own}:load").code_sha256 != before.code_sha256
+
+
 def test_an_edited_file_is_another_model(own: Path) -> None:
     spec = find_model(f"{own}:load")
     own.write_text(OWN + "\n# edited\n")

@@ -19,6 +19,7 @@ from openilias.core.protocol import Protocol
 from openilias.models.backbone import Backbone, Prepare, View
 from openilias.models.check import check_backbone
 from openilias.models.devices import choose_device
+from openilias.models.network import Network, TorchBackbone
 from openilias.models.pooling import gem, pool
 from openilias.models.spec import ModelSpec
 from openilias.models.weights import digest_state, read_state
@@ -124,9 +125,9 @@ def test_preparation_equals_the_definition(resize: str) -> None:
     twin = transforms.Compose([*first, *normalise])(image)
     if resize == "pad":
         twin = F.pad(twin, (0, 0, 27, 27))
-    found = backbone._normalised(torch.from_numpy(backbone.prepare(image).copy())[None])[0]
+    found = backbone._normalised(torch.from_numpy(backbone.prepare(image).copy())[None])[0].numpy()
     assert found.shape == twin.shape
-    assert np.abs(found - twin).max() < 1e-6
+    assert np.abs(found - twin.numpy()).max() < 1e-6
 
 
 def test_cnn_equals_timm_itself() -> None:
@@ -341,3 +342,59 @@ def test_a_sound_backbone_passes() -> None:
     assert all(line.passed for line in check_backbone(Broken("none")))
     with pytest.raises(OpenIliasError, match="no text tower"):
         Broken("none").encode_texts(["a cup"])
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [((11, 47), 44), ((47, 11), 44), ((9, 12), None), ((12, 12), None), ((1, 30), None)]
+)
+def test_regions_are_the_official_ones_at_ties_too(size: tuple[int, int], count: int | None) -> None:
+    from openilias.models.pooling import regions
+    from plain_twin import parts
+
+    maps = torch.arange(float(size[0] * size[1])).reshape(1, 1, *size)
+    ours = [maps[:, :, top : top + h, left : left + w] for top, left, h, w in regions(*size)]
+    twins = parts(maps)
+    assert len(ours) == len(twins)
+    assert count is None or len(ours) == count
+    assert all(torch.equal(one, other) for one, other in zip(ours, twins, strict=True))
+
+
+def test_a_picture_may_shrink_to_nothing() -> None:
+    from openilias.models.views import scale
+
+    assert scale(torch.rand(1, 3, 1, 64), 0.707).shape == (1, 3, 1, 45)
+
+
+@pytest.mark.parametrize(("name", "quick"), [
+    ("vit_base_patch16_clip_224.openai", True), ("vit_base_patch16_clip_224.dfn2b", True),
+    ("vit_base_patch16_clip_224.laion2b", False),
+])  # fmt: skip
+def test_quick_gelu_is_that_of_the_weights(name: str, quick: bool) -> None:
+    assert find_model(f"timm:{name}").quick_gelu is quick
+
+
+def test_defaults_of_names() -> None:
+    assert find_model("timm:vgg16.tv_in1k").pooling == "gem"
+    assert find_model("timm:resnet50.tv_in1k") == find_model("resnet50.tv_in1k")
+
+
+@pytest.mark.parametrize("name", ["samvit_base_patch16", "swinv2_cr_tiny_224"])
+def test_networks_with_patches_of_their_own_kind(name: str) -> None:
+    from openilias.models.timm_adapter import patch_of
+
+    with torch.device("meta"):
+        network = timm.create_model(name, pretrained=False, num_classes=0)
+    assert patch_of(network) in ((16, 16), (1, 1))
+
+
+def test_networks_that_fail_are_said_in_one_line() -> None:
+    def head(images: Tensor) -> Tensor:
+        return images.mean((2, 3)) if images.shape[2] == 224 else [images][1]
+
+    spec = find_model("resnet18")
+    failing = TorchBackbone(spec, Protocol(), Network(torch.nn.Module(), head=head), weights_from="file")
+    with pytest.raises(OpenIliasError, match="cannot take 1 images of 100 x 90 pixels: list index out of range"):
+        failing.encode_images(np.zeros((1, 100, 90, 3), np.uint8))
+    with pytest.raises(OpenIliasError, match="cannot describe an image of 224 x 224 pixels"):
+        TorchBackbone(spec, Protocol(), Network(torch.nn.Module(), head=lambda x: [x][1]), weights_from="file")
+    assert load_model(find_model("timm:lambda_resnet26t"), Protocol(resolution=64), random_weights=0).dims == 2048

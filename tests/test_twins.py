@@ -38,11 +38,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "crop": {"positive_boxes": "crop"},
     "mask-crop": {"positive_boxes": "mask+crop"},
     "mask-center": {"positive_boxes": "mask", "resize": "center"},
+    "mask-pad": {"positive_boxes": "mask", "resize": "pad"},
+    "mask-min-size": {"positive_boxes": "mask+crop", "min_size": 150},
     "everything": {"positive_boxes": "mask+crop", "scales": SCALES, "rotations": TURNS, "min_size": 100},
 }
 OFFICIAL: dict[str, dict[str, Any]] = {
     f"official-{name}": OPTIONS[name] | {"compat": "official"}
-    for name in ("plain", "rotations", "mask-crop", "mask-center", "everything")
+    for name in ("plain", "rotations", "mask-crop", "mask-center", "mask-pad", "mask-min-size", "everything")
 }
 
 

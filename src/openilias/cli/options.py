@@ -32,7 +32,9 @@ Model = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Local weights file, instead of the published ones.")]
-RandomWeights = Annotated[int | None, typer.Option(metavar="SEED", help="No weights at all: try things out.")]
+RandomWeights = Annotated[
+    int | None, typer.Option(metavar="SEED", min=0, max=2**32 - 1, help="No weights at all: try things out.")
+]
 Resolution = Annotated[
     int | None,
     typer.Option(rich_help_panel=_PROTOCOL, min=1, help="In pixels; the model's test resolution by default."),

@@ -81,6 +81,8 @@ def convert(
                 fix="Give a folder as --out, and no --gzip.",
             )
         return _to_store(store, out, dtype, overwrite=overwrite)
+    if (out / MANIFEST).exists():
+        raise OpenIliasError("The output is a store itself.", where=out, fix="Give another --out.")
     return _to_hdf5(store, out, dtype, gzip, tars_per_file, overwrite=overwrite)
 
 

@@ -57,7 +57,7 @@ class Experiment(BaseModel):
     benchmark: Path
     model: str
     weights: Path | None = None
-    random_weights: int | None = None
+    random_weights: int | None = Field(default=None, ge=0, le=2**32 - 1)
     fit: FitStep | None = None
     queries: Literal["image", "text", "both"] = "image"
     protocol: Protocol = Protocol()

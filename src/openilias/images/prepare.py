@@ -26,7 +26,8 @@ class Preparation:
         resize: the rule.
         resizer: the library.
         boxes: what is done to the object boxes.
-        compat: ``official`` lays the mask of the whole image over the crop.
+        compat: ``official`` lays the mask of the whole image over the crop, and over what is put around it.
+        least: the side up to which zeros are put around later, in pixels.
     """
 
     resolution: int
@@ -34,6 +35,7 @@ class Preparation:
     resizer: Resizer = "pillow"
     boxes: BoxUse = "none"
     compat: Compat = "paper"
+    least: int = 0
 
     def __call__(self, image: Image.Image, boxes: tuple[Box, ...] = ()) -> npt.NDArray[Any]:
         """Return the pixels (H, W, 3) uint8 of an upright RGB picture; with a mask (H, W, 4), the last 1 inside.
@@ -52,14 +54,27 @@ class Preparation:
         pixels = resize(image, self.resize, self.resolution, self.resizer)
         if mask is None or "mask" not in self.boxes:
             return pixels
+        if self.compat == "official":
+            return _stretched_over(mask, pixels, self.least)
         return np.concatenate([pixels, self._fit(mask, image.size, pixels)[:, :, None]], axis=2)
 
     def _fit(self, mask: Pixels, size: tuple[int, int], pixels: Pixels) -> Pixels:
         """Bring a mask to the size of the resized picture: the nearest pixel, as the official code."""
-        if self.resize != "center" or self.compat == "official":
+        if self.resize != "center":
             return _nearest(mask, pixels.shape[0], pixels.shape[1])
         width, height = resize_plan(*size, "small", self.resolution)
         return center_cut(_nearest(mask, height, width), self.resolution)
+
+
+def _stretched_over(mask: Pixels, pixels: Pixels, least: int) -> Pixels:
+    """Lay a mask over the picture and the zeros around it, as the official code: their own mask is 0."""
+    height, width = (max(side, least) for side in pixels.shape[:2])
+    top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
+    inside = slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1])
+    canvas = np.zeros((height, width, 4), np.uint8)
+    canvas[(*inside, slice(3))] = pixels
+    canvas[(*inside, 3)] = _nearest(mask, height, width)[inside]
+    return canvas
 
 
 def _inside(size: tuple[int, int], box: Box) -> tuple[int, int, int, int]:

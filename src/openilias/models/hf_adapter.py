@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.protocol import Protocol
-from openilias.models.hf_files import config_of, of_images, preprocessing_of, sides_of, usual_of, without_bar
+from openilias.models.hf_files import config_of, digest_of, of_images, preprocessing_of, sides_of, usual_of, without_bar
 from openilias.models.hf_images import ImageTower, features_of
 from openilias.models.network import Network
 from openilias.models.quiet import first_line, quiet
@@ -26,24 +27,41 @@ def hf_spec(name: str) -> ModelSpec:
         OpenIliasError: it cannot be read, or asks for what is not done here.
     """
     config = config_of(name)
+    if config.model_type == "timm_wrapper":
+        raise OpenIliasError(f"hf:{name} is a model of timm.", fix="Give its timm name: timm:NAME.")
     preprocess = preprocessing_of(name)
-    if preprocess.get("do_flip_channel_order"):
-        raise OpenIliasError(f"hf:{name} takes BGR images, which are not supported.", fix="Use another model.")
+    for field, what in (("do_flip_channel_order", "BGR images"), ("rescale_offset", "shifted images")):
+        if preprocess.get(field):
+            raise OpenIliasError(f"hf:{name} takes {what}, which are not supported.", fix="Use another model.")
     mean, std = usual_of(config.model_type)
     plain = preprocess.get("do_normalize") is False
     # Some models state a mere default for one of the two: the position embeddings, and the pictures in training.
     seen = preprocess.get("crop_size") or preprocess.get("size")
-    sides = (*sides_of(seen), *sides_of(of_images(config, "image_size")))
-    return ModelSpec(
-        name=f"hf:{name}",
-        library="hf",
-        architecture=name,
-        projection=hasattr(config, "vision_config"),
-        train_resolution=max(sides, default=224),
-        mean=(0.0,) * 3 if plain else tuple(preprocess.get("image_mean") or mean),
-        std=(1.0,) * 3 if plain else tuple(preprocess.get("image_std") or std),
-        source=f"{config.model_type}, a folder" if Path(name).is_dir() else f"https://huggingface.co/{name}",
-    )
+    try:
+        sides = (*sides_of(seen), *sides_of(of_images(config, "image_size")))
+        # Theirs takes 0..255 times the factor, ours takes 0..1.
+        factor = 255 * (float(preprocess.get("rescale_factor", 1 / 255)) if preprocess.get("do_rescale", True) else 1)
+        mean = (0.0,) * 3 if plain else tuple(preprocess.get("image_mean") or mean)
+        std = (1.0,) * 3 if plain else tuple(preprocess.get("image_std") or std)
+        return ModelSpec.model_validate(
+            {
+                "name": f"hf:{name}",
+                "library": "hf",
+                "architecture": name,
+                "projection": hasattr(config, "vision_config"),
+                "train_resolution": max(sides, default=224),
+                "mean": mean if abs(factor - 1) < 1e-6 else tuple(value / factor for value in mean),
+                "std": std if abs(factor - 1) < 1e-6 else tuple(value / factor for value in std),
+                "code_sha256": digest_of(name, config),
+                "source": f"{config.model_type}, a folder" if Path(name).is_dir() else f"https://huggingface.co/{name}",
+            }
+        )
+    except (TypeError, ValueError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
+        raise OpenIliasError(
+            f"What hf:{name} says of its pictures makes no sense: {why}.",
+            fix="See its preprocessor_config.json and config.json.",
+        ) from None
 
 
 def hf_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) -> Network:

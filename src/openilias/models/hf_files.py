@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ _USUAL: dict[str, tuple[Triple, Triple]] = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "": (IMAGENET_MEAN, IMAGENET_STD),
 }
+_OF_THE_WRITER = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
 _ONCE = "Check the name; a model of the hub has to be fetched once, then HF_HUB_OFFLINE=1 works too."
 
 
@@ -65,6 +68,8 @@ def preprocessing_of(name: str) -> dict[str, Any]:
         unknown |= not known
         try:
             found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+            if not isinstance(found, dict):
+                raise ValueError("it holds no settings")
             found = found.get("image_processor", found) if file.startswith("processor") else found
             if {"image_mean", "size", "do_normalize"} & set(found):
                 return dict(found)
@@ -91,6 +96,17 @@ def _file_of(name: str, file: str) -> tuple[Path | None, bool]:
         return None, try_to_load_from_cache(name, file) is not None  # it remembers what does not exist
     except EntryNotFoundError:
         return None, True
+
+
+def digest_of(name: str, config: Any) -> str:
+    """Return the SHA-256 of what decides beside the weights: the configuration and, of a folder, its tokenizer."""
+    fields = {key: value for key, value in config.to_dict().items() if key not in _OF_THE_WRITER}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
+    if Path(name).is_dir():
+        for path in sorted(Path(name).iterdir()):
+            if path.name in _TOKENIZERS:
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def usual_of(model_type: str) -> tuple[Triple, Triple]:

@@ -74,7 +74,7 @@ class ImageTower:
             return features_of(self._run(self._module.get_image_features, images))
         out = self._run(self._tower, pad_to(images, *self._smallest))
         pooled = getattr(out, "pooler_output", None)
-        if pooled is None and self._has_class:
+        if pooled is None and self._has_class and out.last_hidden_state.ndim == 3:
             pooled = out.last_hidden_state[:, 0]
         if pooled is None:
             raise OpenIliasError("This model returns no vector.", fix="Use another --pooling: gem, gap, mac.")
@@ -88,7 +88,10 @@ class ImageTower:
         if hidden.ndim == 4:
             return LastMap(hidden)
         grid = (-(-images.shape[2] // self._step[0]), -(-images.shape[3] // self._step[1]))
-        places, prefix = tokens_on_grid(hidden, grid, prefix=max(hidden.shape[1] - grid[0] * grid[1], 0))
+        # A class token, its distilled twin, registers; other tokens may stand anywhere, as the detections of YOLOS.
+        most = 2 + (of_images(self._module.config, "num_register_tokens") or 0)
+        extra = max(hidden.shape[1] - grid[0] * grid[1], 0)
+        places, prefix = tokens_on_grid(hidden, grid, prefix=extra if extra <= most else 0)
         has_class = self._has_class and prefix is not None
         return LastMap(places, prefix, has_class=has_class, official_skip=int(has_class), of_tokens=True)
 

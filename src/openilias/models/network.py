@@ -19,6 +19,7 @@ from openilias.core.protocol import Protocol
 from openilias.images.prepare import Preparation
 from openilias.models.backbone import Backbone, Floats, View
 from openilias.models.pooling import MapPooling, pool
+from openilias.models.quiet import first_line
 from openilias.models.spec import ModelSpec
 from openilias.models.views import rotate, scale
 from openilias.models.weights import digest_state
@@ -84,14 +85,30 @@ class TorchBackbone(Backbone):
             raise OpenIliasError("float16 is computed on GPUs only.", fix="Use --precision bfloat16 or float32.")
         self.weights_digest = digest_state(network.module.state_dict())
         # Convolutions are 1.4 times as fast in this order of the memory (benchmarks/extract.py).
-        cast(Any, network.module.eval().to(device)).to(memory_format=torch.channels_last)
+        for parameter in network.module.eval().to(device).parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.network = network
         # Measured (benchmarks/frame.py): larger batches leave the caches, the sooner the larger the maps.
         self.batch_size = 32 if device != "cpu" else 16 if network.multiple != (1, 1) else 8
         self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
-        side = network.multiple[0] * 8 if network.multiple[0] > 1 else spec.train_resolution
-        with torch.inference_mode():
-            self.dims = self._vectors(torch.zeros(1, 3, side, side, device=device)).shape[1]
+        small = network.multiple[0] * 8 if network.multiple[0] > 1 else spec.train_resolution
+        self.dims = self._measured(small, *([spec.train_resolution] if small != spec.train_resolution else []))
+
+    @torch.inference_mode()
+    def _measured(self, side: int, *others: int) -> int:
+        """Return the length of a descriptor, from an image of ``side`` pixels; others are tried if that fails."""
+        try:
+            return self._vectors(torch.zeros(1, 3, side, side, device=self.device)).shape[1]
+        except OpenIliasError:
+            raise
+        except Exception as error:  # of any kind of network
+            if others:
+                return self._measured(*others)
+            raise OpenIliasError(
+                f"{self.spec.name} cannot describe an image of {side} x {side} pixels: {first_line(error)}.",
+                fix="Is it a network from images to vectors or maps? Try another --pooling.",
+            ) from None
 
     def preparation(self, partition: Partition) -> Preparation:
         """Return what makes the (H, W, 3 or 4) uint8 pixels of a picture of this partition."""
@@ -102,6 +119,7 @@ class TorchBackbone(Backbone):
             protocol.resizer,
             protocol.boxes_of(partition),
             protocol.compat,
+            self._least,
         )
 
     def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
@@ -118,11 +136,12 @@ class TorchBackbone(Backbone):
         """Start describing (H, W, 3 or 4) uint8 pixels; a GPU goes on while the caller does something else."""
         try:
             out = self._describe(arrays, views)
-        except (AssertionError, RuntimeError, ValueError) as error:
+        except OpenIliasError:
+            raise
+        except Exception as error:  # networks fail in many ways at sizes that they cannot take
             height, width = arrays[0].shape[:2]
             raise OpenIliasError(
-                f"{self.spec.name} cannot take {len(arrays)} images of {height} x {width} pixels: "
-                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+                f"{self.spec.name} cannot take {len(arrays)} images of {height} x {width} pixels: {first_line(error)}.",
                 fix="Its input size may be fixed: try --resize square --resolution "
                 f"{self.spec.train_resolution}, or --min-size if it is too small; or the batch is too large: lower "
                 "--batch-size.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ def open_clip_spec(name: str) -> ModelSpec:
         train_resolution=size if isinstance(size, int) else max(size),
         mean=tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
+        # What the name of a repository or a folder stands for may change.
+        code_sha256=_digest(config) if architecture.startswith((_HUB, _FOLDER)) else None,
         source=source,
     )
 
@@ -158,6 +161,10 @@ def _converted(module: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if name in state and own is not None and state[name].numel() == 1:
             state[name] = state[name].reshape(own.shape)
     return state
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _configuration(name: str) -> dict[str, Any]:

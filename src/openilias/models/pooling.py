@@ -59,7 +59,8 @@ def regions(height: int, width: int, levels: tuple[int, ...] = LEVELS) -> list[t
     some more along the longer one (along the height, if both are equal), which overlap by about 40 %.
     """
     shorter = min(height, width)
-    apart = np.float32(max(height, width) - shorter) / np.arange(1, 7, dtype=np.float32)
+    # A reciprocal and a product, as PyTorch divides a number by a tensor: ties are decided by the last bit.
+    apart = (1 / np.arange(1, 7, dtype=np.float32)) * np.float32(max(height, width) - shorter)
     overlap = (np.float32(shorter**2) - np.float32(shorter) * apart) / np.float32(shorter**2)
     more = int(np.argmin(np.abs(overlap - np.float32(0.4)))) + 1
     more_down, more_across = (0, more) if height < width else (more, 0)

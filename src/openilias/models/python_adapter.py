@@ -39,7 +39,7 @@ def python_spec(name: str) -> ModelSpec:
     """
     path, function = _parts(name)
     source = _read(path)
-    with _loaded(path, source) as module:
+    with _loaded(path, source) as (module, beside):
         if not callable(getattr(module, function, None)):
             raise OpenIliasError(f"There is no function {function!r} in this file.", where=path, fix="Check its name.")
         fields = {
@@ -49,7 +49,8 @@ def python_spec(name: str) -> ModelSpec:
             "pooling": getattr(module, "POOLING", "head"),
         }
         multiple = getattr(module, "MULTIPLE", 1)
-    if not isinstance(multiple, int) or multiple < 1:
+        code = _digest(source, beside())
+    if type(multiple) is not int or multiple < 1:
         raise OpenIliasError(f"MULTIPLE is {multiple!r}, not a positive number.", where=path)
     try:
         return ModelSpec(
@@ -57,12 +58,14 @@ def python_spec(name: str) -> ModelSpec:
             library="python",
             architecture=name,
             arguments={"multiple": multiple},
-            code_sha256=hashlib.sha256(source).hexdigest(),
+            code_sha256=code,
             source=str(path),
             **fields,
         )
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several fields
+            raise OpenIliasError(f"{first['msg']}.", where=path, fix="Correct MEAN and STD.") from None
         field = {"train_resolution": "RESOLUTION"}.get(str(first["loc"][0]), str(first["loc"][0]).upper())
         raise OpenIliasError(f"{field} is {first['input']!r}: {first['msg']}.", where=path) from None
 
@@ -76,10 +79,11 @@ def python_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) 
     """
     path, function = _parts(spec.architecture)
     source = _read(path)
-    if hashlib.sha256(source).hexdigest() != spec.code_sha256:
-        raise OpenIliasError("This file was edited since the model was named.", where=path, fix="Start again.")
-    with _loaded(path, source) as own, weights.building(spec), _blaming(path, f"{function}()"):
-        model = getattr(own, function)()
+    with _loaded(path, source) as (own, beside):
+        if _digest(source, beside()) != spec.code_sha256:
+            raise OpenIliasError("This code was edited since the model was named.", where=path, fix="Start again.")
+        with weights.building(spec), _blaming(path, f"{function}()"):
+            model = getattr(own, function)()
     if not callable(model):
         raise OpenIliasError(
             f"{function}() returned {type(model).__name__}, not a model.",
@@ -161,9 +165,13 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _loaded(path: Path, source: bytes) -> Iterator[ModuleType]:
-    """Run the file; what lies beside it can be imported meanwhile, and is forgotten after."""
-    folder = str(path.resolve().parent)
+def _loaded(path: Path, source: bytes) -> Iterator[tuple[ModuleType, Callable[[], dict[str, Path]]]]:
+    """Run the file; what lies beside it can be imported meanwhile, and is forgotten after.
+
+    Yields the module, and what tells which modules beside it were imported so far: name -> file.
+    """
+    home = path.resolve().parent
+    folder = str(home)
     module = ModuleType(_MODULE)
     module.__file__ = str(path)
     before = set(sys.modules)
@@ -173,16 +181,28 @@ def _loaded(path: Path, source: bytes) -> Iterator[ModuleType]:
         with _blaming(path, "this file"):
             code = compile(source, str(path), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102
-        yield module
+        yield module, lambda: _beside(home, before)
     finally:
         sys.path.remove(folder)
-        beside = [
-            name
-            for name in set(sys.modules) - before
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder)
-        ]
-        for name in {*beside, _MODULE}:
+        for name in {*_beside(home, before), _MODULE}:
             sys.modules.pop(name, None)
+
+
+def _beside(home: Path, before: set[str]) -> dict[str, Path]:
+    """Return the modules that were imported from a folder, but not those of libraries installed below it."""
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before - {_MODULE}}
+    paths = {name: Path(file).resolve() for name, file in files.items() if file}
+    return {
+        name: file for name, file in paths.items() if file.is_relative_to(home) and "site-packages" not in file.parts
+    }
+
+
+def _digest(source: bytes, beside: dict[str, Path]) -> str:
+    """Return the SHA-256 of a file and of the modules that it imports from beside it."""
+    digest = hashlib.sha256(source)
+    for name, file in sorted(beside.items()):
+        digest.update(name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

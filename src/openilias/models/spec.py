@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from openilias.core.protocol import Pooling, Protocol
 
@@ -28,7 +29,7 @@ class ModelSpec(BaseModel):
         quick_gelu: its weights were trained with QuickGELU.
         weights: where they come from: the library's own ``hub``, a local ``file``, or ``fit`` on images.
         weights_sha256: of the file, where known.
-        code_sha256: of the user's own code, for ``python``.
+        code_sha256: of what decides beside the weights: the user's own code, or the configuration of a model folder.
         train_resolution: in pixels.
         test: test resolution where it does not follow the rule.
         mean: of the RGB channels in [0, 1].
@@ -50,13 +51,19 @@ class ModelSpec(BaseModel):
     weights: Literal["hub", "file", "fit"] = "hub"
     weights_sha256: str | None = None
     code_sha256: str | None = None
-    train_resolution: int = 224
+    train_resolution: int = Field(default=224, ge=1)
     test: int | None = None
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     pooling: Pooling = "head"
     licence: str | None = None
     source: str | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> ModelSpec:
+        if not all(isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean} and std {self.std} are not possible")
+        return self
 
     @property
     def test_resolution(self) -> int:

@@ -15,6 +15,9 @@ from openilias.models.positions import PositionsOnce
 from openilias.models.spec import ModelSpec
 from openilias.models.weights import WeightsSource
 
+_UNNOTED = ("vit_base_patch16_clip_224.dfn2b",)  # trained with QuickGELU, which open_clip knows and timm does not
+_ANY_SIZE = ("VisionTransformerSAM", "NaFlexVit")  # take any multiple of the patch without being told to
+
 
 def timm_spec(name: str) -> ModelSpec:
     """Make the record of any timm model from what timm itself knows of it.
@@ -45,8 +48,9 @@ def timm_spec(name: str) -> ModelSpec:
         library="timm",
         architecture=name,
         projection=projection,
-        quick_gelu=any("natively QuickGELU" in note for note in config.notes or ()),
+        quick_gelu=name in _UNNOTED or any("natively QuickGELU" in note for note in config.notes or ()),
         train_resolution=config.input_size[-1],
+        pooling="gem" if architecture.startswith("vgg") else "head",
         mean=tuple(config.mean),
         std=tuple(config.std),
         licence=config.license,
@@ -103,6 +107,8 @@ class LastMapOf:
         if maps.ndim == 4:
             return LastMap(maps.permute(0, 3, 1, 2) if getattr(self._module, "output_fmt", "") == "NHWC" else maps)
         prefix = getattr(self._module, "num_prefix_tokens", 0)
+        if getattr(self._module, "cls_token", None) is not None and not prefix:
+            raise OpenIliasError("This network does not say where its class token is.", fix="Use --pooling head.")
         grid, before = tokens_on_grid(maps, self._grid(images, maps.shape[1] - prefix), prefix=prefix)
         return LastMap(
             grid,
@@ -127,8 +133,10 @@ def _takes(network: nn.Module, argument: str) -> bool:
 
 def patch_of(network: nn.Module) -> tuple[int, int]:
     """Return the (height, width) of a token of a network that takes any multiple of it, else (1, 1)."""
-    embed = getattr(network, "patch_embed", None)
-    if embed is None or not getattr(network, "dynamic_img_size", False):
+    embed: Any = getattr(network, "patch_embed", None) or getattr(network, "embeds", None)
+    takes_any = getattr(network, "dynamic_img_size", False) or type(network).__name__ in _ANY_SIZE
+    if embed is None or not takes_any:
         return 1, 1
-    height, width = cast(Any, embed).feat_ratio(as_scalar=False)
+    size = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else getattr(embed, "patch_size", 1)
+    height, width = size if isinstance(size, tuple | list) else (size, size)
     return int(height), int(width)

@@ -139,6 +139,9 @@ def digest_state(state: dict[str, Tensor]) -> str:
     """Return the SHA-256 over names, types, shapes and bytes of a state dict, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(state):
+        if not isinstance(state[name], Tensor):  # what a module keeps beside its tensors
+            digest.update(f"{name} {state[name]!r}\n".encode())
+            continue
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -95,8 +95,8 @@ def find_model(name: str) -> ModelSpec:
     Raises:
         OpenIliasError: nobody knows it.
     """
-    if name in ZOO:
-        return ZOO[name]
+    if name.removeprefix("timm:") in ZOO:
+        return ZOO[name.removeprefix("timm:")]
     library, colon, rest = name.partition(":")
     if library.endswith(".py") and colon:
         from openilias.models.python_adapter import python_spec
