@@ -25,8 +25,8 @@ from openilias.descriptors.store import (
     DescriptorStore,
     Floats,
     Shard,
+    finished_shard,
     open_store,
-    read_marker,
     told_if_full,
     write_blocks,
 )
@@ -105,7 +105,7 @@ def _to_store(source: DescriptorStore, out: Path, dtype: Dtype | None, *, overwr
                 sources = [shard.source for shard in source.shards]
                 with told_if_full(out / MANIFEST):
                     write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, dims=source.dims, sources=sources)
-            left = [number for number in numbers if not _finished(out, number, check=overwrite)]
+            left = [number for number in numbers if finished_shard(out, number, check=overwrite) is None]
             if left:
                 check_ids(source.shards)
             with progress("convert", total=sum(source.shards[number].rows for number in left), unit="rows") as step:
@@ -127,18 +127,6 @@ def _to_store(source: DescriptorStore, out: Path, dtype: Dtype | None, *, overwr
                 (out / MANIFEST).unlink(missing_ok=True)
             raise
     return Converted((out,), source.rows, source.dims, len(numbers) - len(left))
-
-
-def _finished(out: Path, number: int, *, check: bool) -> bool:
-    try:
-        shard = read_marker(out, number)
-        if shard is not None and check:
-            shard.verify()
-    except OpenIliasError:
-        if not check:
-            raise
-        return False
-    return shard is not None
 
 
 def _to_hdf5(

@@ -28,6 +28,7 @@ from openilias.descriptors.store import (
     DescriptorStore,
     Skipped,
     StoreShard,
+    finished_shard,
     open_store,
     read_marker,
     write_shard,
@@ -202,7 +203,7 @@ class _Work:
 
     def do(self, shards: list[tuple[int, SourceShard]], *, retry: bool, check: bool) -> None:
         """Describe the shards that are not finished; with ``retry``, what was passed over in those that are."""
-        markers = {number: _finished(self.out, number, check=check) for number, _ in shards}
+        markers = {number: finished_shard(self.out, number, check=check) for number, _ in shards}
         left = [(number, shard) for number, shard in shards if markers[number] is None]
         again = [(shard, marker) for number, shard in shards if retry and (marker := markers[number]) and _open(marker)]
         if not left and not again:
@@ -318,19 +319,6 @@ class _Expected:
             return None
         each = self._images / self._bytes if self._bytes else 0
         return self._known + self._images + round(sum(self._unknown.values()) * each)
-
-
-def _finished(out: Path, number: int, *, check: bool) -> StoreShard | None:
-    """Return a finished shard; with ``check`` a damaged one is taken for not finished."""
-    try:
-        shard = read_marker(out, number)
-        if shard is not None and check:
-            shard.verify()
-    except OpenIliasError:
-        if not check:
-            raise
-        return None
-    return shard
 
 
 def _open(marker: StoreShard) -> list[Skipped]:

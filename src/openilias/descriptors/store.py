@@ -296,6 +296,23 @@ def read_marker(folder: Path, number: int) -> StoreShard | None:
         raise OpenIliasError(f"This done marker is broken: {error!r}.", where=path, fix=_AGAIN) from None
 
 
+def finished_shard(folder: Path, number: int, *, check: bool) -> StoreShard | None:
+    """Return a finished shard, None if it is not finished; with ``check`` a damaged one is taken for not finished.
+
+    Raises:
+        OpenIliasError: the marker is broken, and ``check`` is False.
+    """
+    try:
+        shard = read_marker(folder, number)
+        if shard is not None and check:
+            shard.verify()
+    except OpenIliasError:
+        if not check:
+            raise
+        return None
+    return shard
+
+
 @dataclass(frozen=True)
 class DescriptorStore:
     """An opened store, all of whose shards are there; or official HDF5 files in place of one.

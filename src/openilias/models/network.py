@@ -190,9 +190,9 @@ class TorchBackbone(Backbone):
 
     def _moved(self, pixels: npt.NDArray[Any]) -> Tensor:
         moved = torch.from_numpy(pixels)
-        if self.device.startswith("cuda"):
-            moved = moved.pin_memory()
-        return moved.to(self.device, non_blocking=True)
+        if self.device.startswith("cuda"):  # the copy goes on while the next batch is gathered
+            return moved.pin_memory().to(self.device, non_blocking=True)
+        return moved.to(self.device)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3 or 4) uint8 to (B, 3, H, W) float32: normalised, then masked, then zeros around."""
