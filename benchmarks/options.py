@@ -42,6 +42,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("3 scales, queries only", {"scales": OFFICIAL_SCALES, "views": "queries"}),
     ("3 scales, all images", {"scales": OFFICIAL_SCALES}),
     ("4 rotations, queries only", {"rotations": TURNS, "views": "queries"}),
+    ("4 rotations, all images", {"rotations": TURNS}),
     ("3 scales x 4 rotations, queries only", {"scales": OFFICIAL_SCALES, "rotations": TURNS, "views": "queries"}),
     ("positives masked", {"positive_boxes": "mask"}),
     ("positives cropped", {"positive_boxes": "crop"}),
