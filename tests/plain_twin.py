@@ -106,7 +106,7 @@ class Twin:
             row = grid.flatten(2).mT
             grid = (row if before is None else torch.cat([before[:, 1:], row], 1)).mT[..., None]
         if pooling in ("rmac", "rgem"):
-            return sum(pooled(part, pooling[1:], official) for part in parts(grid))  # type: ignore[return-value]
+            return torch.stack([pooled(part, pooling[1:], official) for part in parts(grid)]).sum(0)
         return pooled(grid, pooling, official)
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -397,7 +397,6 @@ def test_a_job_may_raise_a_timeout_of_its_own() -> None:
 def test_describe_items_gives_places_and_reasons(folder: Path) -> None:
     benchmark, step = read_ilias(folder), Step("x", None, "images")
     items = benchmark.shards("positives")[0].files[:10]
-    boxes: Callable[[object], tuple[object, ...]] = lambda item: ()  # noqa: E731
-    made = describe_items(items, Tiny(), "positives", Means(4, 1, 9.0, skip=True), step, boxes=boxes)
+    made = describe_items(items, Tiny(), "positives", Means(4, 1, 9.0, skip=True), step, boxes=lambda item: ())
     assert made.places == list(range(10))
     assert step.done == 10

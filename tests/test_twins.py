@@ -64,7 +64,7 @@ def pictures() -> list[tuple[bytes, list[Box]]]:
             lines = path.with_name(f"{path.stem}_bbox.txt").read_text().splitlines()
             boxes = [tuple(int(word) for word in line.split()) for line in lines if line.strip()]
             found.append((path.read_bytes(), boxes))
-        return found  # type: ignore[return-value]
+        return found
     rng, found = np.random.default_rng(0), []
     for width, height in ((500, 333), (333, 501), (135, 211)):
         coarse = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8))

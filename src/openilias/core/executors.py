@@ -82,7 +82,8 @@ class _Pools:
             # The processes start and import what they need outside of the time that a job may take.
             wait([self._pool.submit(_import, function) for _ in range(2 * self._workers)])
         try:
-            return self._pool.submit(function, job)  # type: ignore[no-any-return]
+            begun: Future[Any] = self._pool.submit(function, job)
+            return begun
         except BrokenProcessPool as error:  # it died a moment ago; seen when this job's turn comes
             future: Future[Any] = Future()
             future.set_exception(error)

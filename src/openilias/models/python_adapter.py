@@ -180,7 +180,7 @@ def _loaded(path: Path, source: bytes) -> Iterator[tuple[ModuleType, Callable[[]
     try:
         with _blaming(path, "this file"):
             code = compile(source, str(path), "exec", dont_inherit=True)
-            exec(code, module.__dict__)  # noqa: S102
+            exec(code, module.__dict__)  # noqa: S102 - the user names this file to have it run
         yield module, lambda: _beside(home, before)
     finally:
         sys.path.remove(folder)
