@@ -1,0 +1,192 @@
+"""Adapting descriptors: a store to another one, or block by block where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from openilias.adapt.linear import TILE_ROWS, LinearMap, adapt, unfit
+from openilias.core.errors import OpenIliasError
+from openilias.core.files import owned, remove_leftovers_of, remove_temporaries
+from openilias.core.fingerprints import fingerprint_lines
+from openilias.core.manifests import State, claim, replacing, write_manifest
+from openilias.core.progress import Step, progress
+from openilias.core.shards import Share
+from openilias.descriptors.official import check_ids, is_official
+from openilias.descriptors.store import (
+    FILES,
+    KIND,
+    MANIFEST,
+    DescriptorStore,
+    Floats,
+    Shard,
+    finished_shard,
+    open_store,
+    read_marker,
+    rows_of_block,
+    told_if_full,
+    write_blocks,
+)
+
+ALGORITHM_VERSION = 1
+_MARKERS = "[0-9]*.json"
+_ALL = Share()
+
+
+def adapted_origin(origin: Mapping[str, Any], linear: LinearMap, *, where: Path | None = None) -> dict[str, Any]:
+    """Return what made a store (``origin()``, or ``made_from`` of its manifest) as that of the adapted store.
+
+    Raises:
+        OpenIliasError: it is adapted already; ``where`` is the store, for the message.
+    """
+    if "adaptation" in origin:
+        raise OpenIliasError(
+            "These descriptors are adapted already.", where=where, fix="Give the store they were made from."
+        )
+    dims = {"dims": linear.outputs} if "dims" in origin else {}  # of official files nothing else is known
+    return {**origin, **dims, "adaptation": {"sha256": linear.digest, "dims": linear.outputs}}
+
+
+def adapted_blocks(shard: Shard, linear: LinearMap, dtype: npt.DTypeLike | None = None) -> Iterator[Floats]:
+    """Yield (n, out) blocks: the bytes that the adapted shard holds. :meth:`Shard.verify` is left to the caller.
+
+    Args:
+        shard: not adapted.
+        linear: the map.
+        dtype: of the blocks; that of the shard by default, as in an adapted store.
+
+    Raises:
+        OpenIliasError: as :func:`adapt`, or the shard is damaged.
+    """
+    kept = shard.dtype if dtype is None else dtype
+    step = -(-rows_of_block(linear.inputs, shard.dtype) // TILE_ROWS) * TILE_ROWS
+    start = 0
+    for block in shard.blocks(step):
+        made = adapt(linear, block, start, where=lambda row: _named(shard, row))
+        yield made.astype(kept, copy=False)
+        start += len(block)
+
+
+def _named(shard: Shard, row: int) -> str:
+    return f"{shard.where}, row {row} of {shard.source}, {shard.id_array()[row].as_py()}"
+
+
+def adapt_store(
+    store: DescriptorStore, linear: LinearMap, out: Path, *, overwrite: bool = False, share: Share = _ALL
+) -> DescriptorStore:
+    """Adapt a store to another one of the same shards, ids, order and type; what is finished is kept.
+
+    Args:
+        store: a store, or official files in place of one.
+        linear: the map.
+        out: folder of the adapted store.
+        overwrite: replace what was made from something else, or is damaged.
+        share: do only every n-th shard.
+
+    Raises:
+        OpenIliasError: the store is adapted already, has other dimensions or is damaged, a descriptor has no adapted
+            one, the output is in the way, the disk is full, or the share leaves shards of the store unfinished.
+    """
+    adapt_share(store, linear, out, overwrite=overwrite, share=share)
+    return open_store(out)
+
+
+def adapt_share(
+    store: DescriptorStore, linear: LinearMap, out: Path, *, overwrite: bool = False, share: Share = _ALL
+) -> list[str]:
+    """Do :func:`adapt_store` for the shards of ``share``; return the shards of the store that are not finished.
+
+    Raises:
+        OpenIliasError: as :func:`adapt_store`, but for unfinished shards.
+    """
+    made_from = _made_from(store, linear)
+    if store.dims != linear.inputs:
+        raise unfit(linear, store.dims, str(store.folder))
+    if out.resolve() == store.folder.resolve():
+        raise OpenIliasError("The output is the store itself.", where=out, fix="Give another --out.")
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=FILES)
+    alone = share.everything
+    _check_share(out, state, alone)
+
+    def begun() -> bool:
+        return not alone or any((out / f"{number:05d}.json").exists() for number in range(len(store.shards)))
+
+    with replacing(out, state, begun=begun), owned(out, shared=not alone):
+        if alone:
+            remove_temporaries(out)
+        if state != "same":
+            if alone:  # of a store whose manifest is lost
+                for path in out.glob(_MARKERS):
+                    path.unlink()
+            _write_manifest(store, linear, out, made_from)
+        try:
+            _adapt_shards(store, linear, out, share.take(range(len(store.shards))), check=overwrite)
+        except BaseException:
+            if not begun():
+                (out / MANIFEST).unlink(missing_ok=True)
+            raise
+    if alone:
+        remove_leftovers_of(out)
+    return [shard.source for number, shard in enumerate(store.shards) if read_marker(out, number) is None]
+
+
+def _made_from(store: DescriptorStore, linear: LinearMap) -> dict[str, Any]:
+    """Return the adapted origin, and which descriptors exactly: a retry changes them, and official files say nothing.
+
+    Raises:
+        OpenIliasError: the store is adapted already.
+    """
+    made_from = adapted_origin(store.manifest["made_from"], linear, where=store.folder)
+    return made_from | {
+        "contents": {
+            "algorithm_version": ALGORITHM_VERSION,
+            "described": made_from.get("contents"),
+            "shards": fingerprint_lines(f"{one.source} {one.sha256} {one.ids_sha256}" for one in store.shards),
+        }
+    }
+
+
+def _check_share(out: Path, state: State, alone: bool) -> None:
+    if state == "other" and not alone:
+        raise OpenIliasError(
+            "One share of the work cannot replace the whole store.", where=out, fix="Remove the old store first."
+        )
+    if state == "new" and not alone and any(out.glob(_MARKERS)) and not (out / MANIFEST).exists():
+        raise OpenIliasError("This store has lost its manifest.", where=out, fix="Remove it first.")
+
+
+def _write_manifest(store: DescriptorStore, linear: LinearMap, out: Path, made_from: dict[str, Any]) -> None:
+    known = {name: store.manifest[name] for name in ("weights_from",) if name in store.manifest}
+    sources = [shard.source for shard in store.shards]
+    with told_if_full(out / MANIFEST):
+        write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, dims=linear.outputs, **known, sources=sources)
+
+
+def _adapt_shards(store: DescriptorStore, linear: LinearMap, out: Path, numbers: list[int], *, check: bool) -> None:
+    """Adapt the shards that are not finished."""
+    left = [number for number in numbers if finished_shard(out, number, check=check) is None]
+    if left and is_official(store.folder):
+        check_ids(store.shards)
+    with progress(f"adapt {store.partition}", total=sum(store.shards[n].rows for n in left), unit="rows") as step:
+        for number in left:
+            shard = store.shards[number]
+            shard.verify()
+            write_blocks(
+                out,
+                number,
+                source=shard.source,
+                ids=shard.id_array(),
+                blocks=_counted(adapted_blocks(shard, linear), step),
+                shape=(shard.rows, linear.outputs),
+                dtype=shard.dtype,
+                skipped=shard.skipped,
+            )
+
+
+def _counted(blocks: Iterator[Floats], step: Step) -> Iterator[Floats]:
+    for block in blocks:
+        yield block
+        step(len(block))
