@@ -1,0 +1,168 @@
+"""Compiled loops that write descriptors in low precision, and say how much of each is lost.
+
+A row x becomes ``scale * codes``; ``rest`` is at least ``|x - scale codes| / scale`` and ``size`` at least ``|codes|``:
+measured row by row, nothing is assumed about norms. The proofs are in ``docs/exact-search.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+REORDER = {"reassoc", "contract", "nsz"}
+"""What the compiler may do with sums that only estimate."""
+
+
+@njit(cache=True, nogil=True)
+def widen(halves: Any, rows: Any) -> None:
+    """Write float16 values, given as (M, D) uint16 bits, as float32; subnormals are exact, infinities get huge."""
+    for i in range(len(halves)):
+        line, row = halves[i], rows[i]
+        for d in range(len(line)):
+            bits = np.uint32(line[d])
+            exponent = np.uint32(255 << 23) if bits & np.uint32(0x7C00) == np.uint32(0x7C00) else np.uint32(0)
+            size = np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * np.float32(2.0**112)
+            sign = (bits & np.uint32(0x8000)) << np.uint32(16)
+            row[d] = np.uint32(np.float32(size).view(np.uint32) | exponent | sign).view(np.float32)
+
+
+def _largest(row: Any) -> Any:
+    """Return the largest magnitude of a row; not finite if a value is not."""
+    raise NotImplementedError  # compiled below: bits are compared in vectors, floating-point numbers are not
+
+
+@overload(_largest)
+def _compile_largest(row: Any) -> Any:
+    def of_float32(row: Any) -> Any:
+        most = np.int32(0)
+        for d in range(len(row)):
+            most = max(most, np.int32(np.float32(row[d]).view(np.int32) & np.int32(0x7FFFFFFF)))
+        return np.int32(most).view(np.float32)
+
+    def of_float64(row: Any) -> Any:
+        most = np.int64(0)
+        for d in range(len(row)):
+            most = max(most, np.int64(np.float64(row[d]).view(np.int64) & np.int64(0x7FFFFFFFFFFFFFFF)))
+        return np.int64(most).view(np.float64)
+
+    return of_float32 if row.dtype == types.float32 else of_float64
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _int8_row(row: Any, inverse: Any, codes: Any) -> tuple[Any, Any]:
+    """Round ``row * inverse`` to int8; return the sums of squares of the remainders and of the codes."""
+    left, kept = np.float32(0), np.float32(0)
+    for d in range(len(row)):
+        scaled = np.float32(row[d] * inverse)
+        code = np.int32(scaled + (np.float32(0.5) if scaled >= 0 else np.float32(-0.5)))
+        rest = scaled - np.float32(code)
+        left += rest * rest
+        kept += np.float32(code) * np.float32(code)
+        codes[d] = np.int8(code)
+    return left, kept
+
+
+@njit(cache=True, nogil=True)
+def encode_int8(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
+    """Write each row as ``scale`` times int8 codes, with the norms of what is left and of the codes, in scales.
+
+    Args:
+        rows: (M, D) float32 or float64.
+        codes: (M, D) int8, written.
+        scale: (M,) float64, written.
+        rest: (M,) float32, written: at least ``|x - scale codes| / scale``.
+        size: (M,) float32, written: at least ``|codes|``.
+
+    Returns:
+        The first row with a value that is not finite, -1 if there is none.
+    """
+    roundings = np.float32(np.sqrt(rows.shape[1]) * 2.0**-14)
+    for i in range(len(rows)):
+        largest = np.float64(_largest(rows[i]))
+        if not np.isfinite(largest):
+            return i
+        if largest == 0.0:
+            scale[i], rest[i], size[i] = 1.0, 0.0, 0.0
+            codes[i, :] = 0
+            continue
+        scale[i] = largest / 127.0
+        if 1e-30 < largest < 1e30:
+            left, kept = _int8_row(rows[i], np.float32(127.0 / largest), codes[i])
+        else:
+            left, kept = _int8_row(rows[i], 127.0 / largest, codes[i])
+        rest[i] = np.float32(1.001) * np.sqrt(left) + roundings
+        size[i] = np.float32(1.001) * np.sqrt(kept)
+    return -1
+
+
+def _rounded(value: Any, codes: Any) -> Any:
+    """Return a float32 value as the type of the codes holds it."""
+    raise NotImplementedError  # compiled below, for each type of code
+
+
+def _packed(rounded: Any, codes: Any) -> Any:
+    """Return what is written for a value that :func:`_rounded` returned."""
+    raise NotImplementedError
+
+
+@overload(_rounded)
+def _compile_rounded(value: Any, codes: Any) -> Any:
+    def to_bfloat16(value: Any, codes: Any) -> Any:
+        bits = np.float32(value).view(np.uint32)
+        bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to nearest, ties to even
+        return np.uint32(bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+    def as_it_is(value: Any, codes: Any) -> Any:
+        return value
+
+    return to_bfloat16 if codes.dtype == types.uint16 else as_it_is
+
+
+@overload(_packed)
+def _compile_packed(rounded: Any, codes: Any) -> Any:
+    def bits_of(rounded: Any, codes: Any) -> Any:
+        return np.uint16(np.float32(rounded).view(np.uint32) >> np.uint32(16))
+
+    def as_it_is(rounded: Any, codes: Any) -> Any:
+        return rounded
+
+    return bits_of if codes.dtype == types.uint16 else as_it_is
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _float_row(row: Any, factor: Any, codes: Any) -> tuple[Any, Any]:
+    """Round ``row * factor``; return the sums of squares of the remainders and of the codes."""
+    left, kept = np.float32(0), np.float32(0)
+    for d in range(len(row)):
+        value = np.float32(row[d] * factor)
+        code = _rounded(value, codes)
+        left += (value - code) * (value - code)
+        kept += code * code
+        codes[d] = _packed(code, codes)
+    return left, kept
+
+
+@njit(cache=True, nogil=True)
+def encode_float(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
+    """Write each row as a power of two times codes (M, D): float32, or uint16 bits of bfloat16.
+
+    Otherwise as :func:`encode_int8`.
+    """
+    for i in range(len(rows)):
+        largest = np.float64(_largest(rows[i]))
+        if not np.isfinite(largest):
+            return i
+        # With a power of two divided out nothing overflows, and what underflows is below all slack.
+        exponent = 0.0 if largest == 0.0 else np.floor(np.log2(largest))
+        scale[i] = 2.0**exponent
+        if -100 < exponent < 100:
+            left, kept = _float_row(rows[i], np.float32(2.0**-exponent), codes[i])
+        else:
+            left, kept = _float_row(rows[i], 2.0**-exponent, codes[i])
+        # Rows of float64 are rounded to float32 on the way, by half a unit in the last place.
+        rest[i] = np.float32(1.001) * np.sqrt(left) + np.float32(2.0**-23) * np.sqrt(kept)
+        size[i] = np.float32(1.001) * np.sqrt(kept)
+    return -1

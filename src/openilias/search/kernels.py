@@ -1,0 +1,358 @@
+"""Compiled loops of the exact search: the filter over approximate scores, exact scores, the best k.
+
+The bounds they apply are proved in ``docs/exact-search.md``. Loops that only estimate may be reordered by the
+compiler (``fastmath``); those that define a score may not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from openilias.search.codes import REORDER
+
+LANES = 32
+"""The filter looks at so many queries at once; their number is padded to a multiple."""
+
+_LIFT_MOST = np.float32(1e30)
+_BAR_MOST = 1e10
+_FLOAT32_MOST = np.float32(3.4028234663852886e38)
+_SLACK = np.float32(2.0**-18)
+"""More than all float32 roundings of one comparison in the filter, relative to ``|q| |x|``."""
+
+
+class TileRows(NamedTuple):
+    """The rows of a tile, as the filter needs them; sizes in scales of the row.
+
+    Attributes:
+        wide: (M, D) float32, or float64 if either side is stored so: the stored values.
+        numbers: (M,) int64 canonical rows.
+        norm: (M,) float64, at least ``|x|``.
+        own: (M,) float32: what a unit of ``|q|`` adds to the bound.
+        other: (M,) float32: what a unit of the rest of the query adds.
+        lift: (M,) float32: the largest scale of the tile over that of the row.
+    """
+
+    wide: Any
+    numbers: Any
+    norm: Any
+    own: Any
+    other: Any
+    lift: Any
+
+
+class Asked(NamedTuple):
+    """The queries, as the filter needs them; sizes in scales of the query.
+
+    Attributes:
+        wide: (Q, D), of the type of the rows.
+        scale: (Q,) float64.
+        norm: (Q,) float64, at least ``|q|``.
+        size: (Q,) float32, at least ``|q|``.
+        rest: (Q,) float32, at least what the codes lose.
+    """
+
+    wide: Any
+    scale: Any
+    norm: Any
+    size: Any
+    rest: Any
+
+
+class Limits(NamedTuple):
+    """Which scores count.
+
+    Attributes:
+        least: (Q,) float32: lower ones do not.
+        below: (Q,) float32: those from here on were found before; NaN where none were.
+    """
+
+    least: Any
+    below: Any
+
+
+class Found(NamedTuple):
+    """Lists of what was found, all of one length.
+
+    Attributes:
+        query: int32.
+        key: uint64, as :func:`key_of`.
+        place: int32, the row within the tile.
+    """
+
+    query: Any
+    key: Any
+    place: Any
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _dot(one: Any, other: Any) -> Any:
+    """Return the float64 inner product in any order of summation."""
+    total = 0.0
+    for d in range(len(one)):
+        total += np.float64(one[d]) * np.float64(other[d])
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _dot_in_order(one: Any, other: Any) -> Any:
+    """Return the float64 inner product as it is defined: multiply, then add, dimension after dimension."""
+    total = 0.0
+    for d in range(len(one)):
+        total += np.float64(one[d]) * np.float64(other[d])
+    return total
+
+
+@njit(cache=True, nogil=True)
+def score(query: Any, row: Any, doubt: Any) -> Any:
+    """Return the exact score; ``doubt`` bounds how far another order of summation is from the defined one."""
+    total = _dot(query, row)
+    low, high = np.float32(total - doubt), np.float32(total + doubt)
+    if low != high:
+        low = np.float32(_dot_in_order(query, row))
+    return low + np.float32(0)  # no negative zero
+
+
+@njit(cache=True, nogil=True)
+def doubt_of(reach: float, dims: int, halves: bool) -> float:
+    """Bound the difference of two orders of summation of a score with ``|q| |x| <= reach``."""
+    return 0.0 if halves and reach < 31.9 else 4.0 * (dims + 2) * 2.0**-53 * reach
+
+
+@njit(cache=True, nogil=True)
+def key_of(value: Any, row: Any) -> Any:
+    """Return a uint64 that grows with the score, and among equal scores with falling row."""
+    bits = np.float32(value).view(np.uint32)
+    bits = ~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
+    return (np.uint64(bits) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(row))
+
+
+@njit(cache=True, nogil=True)
+def score_of(key: Any) -> Any:
+    """Return the score of :func:`key_of`."""
+    bits = np.uint32(key >> np.uint64(32))
+    bits = bits & np.uint32(0x7FFFFFFF) if bits >> np.uint32(31) else ~bits
+    return np.uint32(bits).view(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def describe_rows(scale: Any, rest: Any, size: Any, drift: Any, tile: TileRows) -> float:
+    """Write ``norm``, ``own``, ``other`` and ``lift`` of a tile; return its largest scale.
+
+    Args:
+        scale: (M,) float64; with rest and size as the encoders write them.
+        rest: (M,) float32.
+        size: (M,) float32.
+        drift: error of the summation of products of codes, relative to the product of their norms.
+        tile: written.
+    """
+    largest = 0.0
+    for i in range(len(scale)):
+        largest = max(largest, scale[i])
+    for i in range(len(scale)):
+        tile.norm[i] = scale[i] * (np.float64(size[i]) + np.float64(rest[i]))
+        tile.own[i] = rest[i] + (drift + _SLACK) * size[i]
+        tile.other[i] = size[i]
+        lift = largest / scale[i]
+        tile.lift[i] = lift
+        if lift >= _LIFT_MOST:  # far below the others: not worth a bound
+            tile.lift[i] = tile.own[i] = _LIFT_MOST
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def bars_of(least: Any, scale: Any, largest: float, bars: Any) -> None:
+    """Write what an upper bound must reach, in scales of the query and the largest scale of the tile, rounded down.
+
+    Args:
+        least: (Q,) float32 scores that count.
+        scale: (Q,) float64 of the queries.
+        largest: scale of the tile.
+        bars: (Q,) float32, written.
+    """
+    for q in range(len(least)):
+        # What is rounded up to the score counts too.
+        below = np.nextafter(min(least[q], _FLOAT32_MOST), np.float32(-np.inf))
+        bar = np.float64(below) / (scale[q] * largest)
+        bars[q] = np.nextafter(np.float32(max(min(bar, _BAR_MOST), -_BAR_MOST)), np.float32(-np.inf))
+
+
+def _as_float32(product: Any) -> Any:
+    """Return a product as float32; uint16 are bits of bfloat16."""
+    raise NotImplementedError  # compiled below, for each type of product
+
+
+@overload(_as_float32)
+def _compile_as_float32(product: Any) -> Any:
+    def from_bfloat16(product: Any) -> Any:
+        return np.uint32(np.uint32(product) << np.uint32(16)).view(np.float32)
+
+    def from_number(product: Any) -> Any:
+        return np.float32(product)
+
+    return from_bfloat16 if product == types.uint16 else from_number
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _any_reach(products: Any, rounding: Any, own: Any, other: Any, lift: Any, size: Any, rest: Any, bars: Any) -> bool:
+    """Tell whether the upper bound of any of :data:`LANES` products reaches its bar; compiled to vectors."""
+    reached = False
+    for q in range(LANES):
+        product = _as_float32(products[q])
+        upper = product + rounding * abs(product) + own * size[q] + other * rest[q]
+        reached |= upper >= bars[q] * lift
+    return reached
+
+
+@njit(cache=True, nogil=True)
+def survivors(
+    first: int,
+    products: Any,
+    rounding: Any,
+    tile: TileRows,
+    asked: Asked,
+    bars: Any,
+    limits: Limits,
+    halves: bool,
+    found: Found,
+) -> tuple[int, int, int]:
+    """Score exactly whatever may reach the scores that count, row by row, until the lists are nearly full.
+
+    Args:
+        first: the row to begin with.
+        products: (M, Q) int32, float32, or uint16 bits of bfloat16: the inner products of the codes.
+        rounding: relative error of the products as they were stored.
+        tile: the rows.
+        asked: the queries.
+        bars: (Q,) float32, as :func:`bars_of` writes them.
+        limits: which scores count.
+        halves: whether both sides were stored as float16.
+        found: written; at least Q long.
+
+    Returns:
+        The row to go on with, how many were found, how many were scored.
+    """
+    count, width = products.shape
+    kept, scored = 0, 0
+    for i in range(first, count):
+        if kept + width > len(found.key):
+            return i, kept, scored
+        line, own, other, lift = products[i], tile.own[i], tile.other[i], tile.lift[i]
+        for start in range(0, width, LANES):
+            part = slice(start, start + LANES)
+            if not _any_reach(line[part], rounding, own, other, lift, asked.size[part], asked.rest[part], bars[part]):
+                continue
+            for q in range(start, start + LANES):
+                product = _as_float32(line[q])
+                upper = product + rounding * abs(product) + own * asked.size[q] + other * asked.rest[q]
+                if upper >= bars[q] * lift:
+                    scored += 1
+                    doubt = doubt_of(tile.norm[i] * asked.norm[q], asked.wide.shape[1], halves)
+                    value = score(asked.wide[q], tile.wide[i], doubt)
+                    if value >= limits.least[q] and not value >= limits.below[q]:
+                        found.query[kept] = q
+                        found.key[kept] = key_of(value, tile.numbers[i])
+                        found.place[kept] = i
+                        kept += 1
+    return count, kept, scored
+
+
+@njit(cache=True, nogil=True)
+def keep_largest(keys: Any, k: int) -> None:
+    """Bring the k largest to the front of ``keys``, in any order, by quickselect.
+
+    Args:
+        keys: (n,) uint64, n >= k >= 1, reordered.
+        k: how many.
+    """
+    low, high = 0, len(keys) - 1
+    while low < high:
+        middle = (low + high) // 2
+        one, two, three = keys[low], keys[middle], keys[high]
+        pivot = max(min(one, two), min(max(one, two), three))
+        i, j = low, high
+        while i <= j:
+            while keys[i] > pivot:
+                i += 1
+            while keys[j] < pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            return
+
+
+@njit(cache=True, nogil=True)
+def settle(keys: Any, counts: Any, k: int, least: Any, q: int) -> None:
+    """Keep the k best of one query, and raise the score that counts to that of the last of them."""
+    if counts[q] >= k:
+        keep_largest(keys[q, : counts[q]], k)
+        counts[q] = k
+        worst = keys[q, 0]
+        for j in range(1, k):
+            worst = min(worst, keys[q, j])
+        least[q] = max(least[q], score_of(worst))
+
+
+@njit(cache=True, nogil=True)
+def settle_all(keys: Any, counts: Any, k: int, least: Any) -> None:
+    """Do :func:`settle` for all queries."""
+    for q in range(len(counts)):
+        settle(keys, counts, k, least, q)
+
+
+@njit(cache=True, nogil=True)
+def merge(found: Found, first: int, length: int, keys: Any, counts: Any, k: int, most: int, least: Any) -> int:
+    """Add what was found to the best so far.
+
+    Args:
+        found: the lists.
+        first: the entry to begin with.
+        length: how much of them is filled.
+        keys: (Q, C) uint64: the best so far of each query, unordered, and more; written.
+        counts: (Q,) int64: how many; written.
+        k: how many are wanted.
+        most: with so many columns, more than k, room is made by forgetting; with fewer, by more columns.
+        least: (Q,) float32: scores that count, raised.
+
+    Returns:
+        The entry to go on with: less than ``length`` if there is no room.
+    """
+    room = keys.shape[1]
+    for f in range(first, length):
+        q = found.query[f]
+        if score_of(found.key[f]) < least[q]:
+            continue
+        if counts[q] == room:
+            if room < most:
+                return f
+            settle(keys, counts, k, least, q)
+        keys[q, counts[q]] = found.key[f]
+        counts[q] += 1
+    return length
+
+
+@njit(cache=True, nogil=True)
+def scores_of(keys: Any) -> Any:
+    """Return the scores (n,) float32 of keys (n,)."""
+    scores = np.empty(len(keys), np.float32)
+    for i in range(len(keys)):
+        scores[i] = score_of(keys[i])
+    return scores
+
+
+@njit(cache=True, nogil=True)
+def approximate(products: Any, scale: Any, query_scale: Any, out: Any) -> None:
+    """Write the scores (Q, M) float32 that products (M, Q) stand for."""
+    for i in range(len(products)):
+        for q in range(len(query_scale)):
+            out[q, i] = np.float32(_as_float32(products[i, q]) * (scale[i] * query_scale[q]))

@@ -1,0 +1,260 @@
+"""Going through a block of the database on a CPU: first pass, filter and exact scores, tile by tile on all cores."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openilias.core.errors import OpenIliasError
+from openilias.search.best import Best
+from openilias.search.codes import widen
+from openilias.search.first_pass import PASSES, CodedQueries, FirstPass, PassName, is_sound
+from openilias.search.kernels import (
+    LANES,
+    Found,
+    Limits,
+    TileRows,
+    approximate,
+    bars_of,
+    describe_rows,
+    survivors,
+)
+
+Array = npt.NDArray[Any]
+_LIST = 1 << 16
+_TRIAL_ROWS = 32_768  # a block must have so many rows before it pays to try which first pass is the fastest
+
+
+class Tile:
+    """The buffers of one thread."""
+
+    def __init__(self, asked: CodedQueries, dims: int) -> None:
+        kind, width = asked.first_pass, len(asked.codes)
+        rows = kind.tile_rows
+        self.codes = np.empty((rows, dims), kind.code)
+        self.products = np.empty((rows, width), kind.product)
+        self.scale, self.norm = np.empty(rows), np.empty(rows)
+        self.rest, self.size, self.own, self.other, self.lift = (np.empty(rows, np.float32) for _ in range(5))
+        self.wide: dict[Any, Array] = {}
+        self.bars = np.empty(width, np.float32)
+        self.least = np.empty(width, np.float32)
+        length = max(_LIST, 2 * width)
+        self.found = Found(np.empty(length, np.int32), np.empty(length, np.uint64), np.empty(length, np.int32))
+        self.scored = 0
+
+    @property
+    def nbytes(self) -> int:
+        """How large they are."""
+        arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
+        return sum(array.nbytes for array in (*arrays, *self.wide.values(), *self.found))
+
+    def widened(self, rows: Array) -> Array:
+        """Return rows of any type as float32, or float64, exactly."""
+        kind = np.float64 if rows.dtype == np.float64 else np.float32
+        if kind not in self.wide:
+            self.wide[kind] = np.empty(self.codes.shape, kind)
+        wide = self.wide[kind][: len(rows)]
+        if rows.dtype == np.float16:
+            widen(np.ascontiguousarray(rows).view(np.uint16), wide)
+        else:
+            np.copyto(wide, rows)
+        return wide
+
+    def multiply(self, rows: Array, asked: CodedQueries) -> tuple[Array, int]:
+        """Fill codes and products; return the rows widened, and the first that is not finite, or -1."""
+        count = len(rows)
+        wide = self.widened(rows)
+        bad = asked.first_pass.encode(
+            wide, self.codes[:count], self.scale[:count], self.rest[:count], self.size[:count]
+        )
+        if bad < 0:
+            asked.multiply(self.codes[:count], self.products[:count])
+        return wide, bad
+
+    def search(
+        self,
+        rows: Array,
+        numbers: npt.NDArray[np.int64],
+        asked: CodedQueries,
+        limits: Limits,
+        halves: bool,
+        give: Callable[[Found, int], None],
+    ) -> int:
+        """Give what counts of at most :attr:`FirstPass.tile_rows` rows; return the first row not finite, or -1."""
+        count, kind = len(rows), asked.first_pass
+        wide, bad = self.multiply(rows, asked)
+        if bad >= 0:
+            return bad
+        parts = (self.norm[:count], self.own[:count], self.other[:count], self.lift[:count])
+        tile = TileRows(wide, numbers, *parts)
+        drift = np.float32(kind.drift(rows.shape[1]))
+        largest = describe_rows(self.scale[:count], self.rest[:count], self.size[:count], drift, tile)
+        bars_of(limits.least, asked.asked.scale, largest, self.bars)
+        first, rounding = 0, np.float32(kind.rounding)
+        while first < count:
+            first, kept, scored = survivors(
+                first, self.products[:count], rounding, tile, asked.asked, self.bars, limits, halves, self.found
+            )
+            self.scored += scored
+            give(self.found, kept)
+        return -1
+
+
+class CpuScan:
+    """Searches blocks with the cores of this machine.
+
+    Args:
+        queries: (Q, D) float16, float32 or float64, finite.
+        threads: how many; those this process may use by default.
+        first_pass: which; by default what is fastest on the first large block. It changes no result.
+    """
+
+    def __init__(self, queries: Array, *, threads: int | None = None, first_pass: PassName | None = None) -> None:
+        self.queries = queries
+        self.width = len(queries) + -len(queries) % LANES
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._wide = queries if queries.dtype == np.float64 else queries.astype(np.float32)
+        self._tiles: dict[PassName, list[Tile]] = {}
+        self._coded: dict[PassName, CodedQueries] = {}
+        self.first_pass = first_pass
+        """The first pass, if it is chosen."""
+        self.scored = 0
+        """How many pairs were scored exactly."""
+
+    def _queries_for(self, name: PassName) -> CodedQueries:
+        if name not in self._coded:
+            self._coded[name] = CodedQueries(self._wide, PASSES[name])
+        return self._coded[name]
+
+    def scan(self, block: Array, numbers: npt.NDArray[np.int64], best: Best, guess: Array, below: Array) -> None:
+        """Add to ``best`` what reaches both its own limit and the guess, and is below another limit.
+
+        Args:
+            block: (N, D).
+            numbers: (N,) canonical rows.
+            best: what is known so far.
+            guess: (Q,) float32.
+            below: (Q,) float32; NaN for no limit.
+
+        Raises:
+            OpenIliasError: a row is not finite.
+        """
+        asked = self._chosen(block, guess)
+        step = asked.first_pass.tile_rows
+        if len(block) < step * self.threads:  # something for each
+            step = max(-(-len(block) // self.threads), 1)
+        halves = self.queries.dtype == block.dtype == np.float16
+        numbers_of_tiles, failures = itertools.count(), []
+        more = self.width - len(guess)
+        guess, below = np.pad(guess, (0, more), constant_values=np.inf), np.pad(below, (0, more))
+
+        def work(tile: Tile) -> None:
+            while not failures:
+                start = next(numbers_of_tiles) * step
+                if start >= len(block):
+                    return
+                # What other threads have found counts here too.
+                np.maximum(best.least, guess[: len(best.least)], out=tile.least[: len(best.least)])
+                tile.least[len(best.least) :] = np.inf
+                part = slice(start, start + step)
+                limits = Limits(tile.least, below)
+                bad = tile.search(np.asarray(block[part]), numbers[part], asked, limits, halves, best.add)
+                if bad >= 0:
+                    failures.append(int(numbers[start + bad]))
+
+        with _one_thread_each():
+            self._in_threads(work, asked, block.shape[1])
+        if failures:
+            raise OpenIliasError(f"A descriptor of the database is not finite (row {min(failures)}).")
+
+    def sample_scores(self, rows: Array) -> npt.NDArray[np.float32]:
+        """Return approximate scores (Q, n) of some rows."""
+        asked = self._queries_for(self.first_pass or self._candidates(rows.shape[1])[0])
+        scores = np.empty((len(self.queries), len(rows)), np.float32)
+        step, starts = asked.first_pass.tile_rows, itertools.count()
+
+        def work(tile: Tile) -> None:
+            while (start := next(starts) * step) < len(rows):
+                part = rows[start : start + step]
+                tile.multiply(part, asked)
+                scale = asked.asked.scale[: len(scores)]
+                approximate(tile.products[: len(part)], tile.scale, scale, scores[:, start : start + step])
+
+        with _one_thread_each():
+            self._in_threads(work, asked, rows.shape[1])
+        return scores
+
+    def _in_threads(self, work: Callable[[Tile], None], asked: CodedQueries, dims: int) -> None:
+        tiles = self._tiles.setdefault(asked.first_pass.name, [])
+        while len(tiles) < self.threads:
+            tiles.append(Tile(asked, dims))
+        with ThreadPoolExecutor(self.threads, initializer=_one_torch_thread) as pool:
+            for _ in pool.map(work, tiles):
+                pass
+        self.scored += sum(tile.scored for tile in tiles)
+        for tile in tiles:
+            tile.scored = 0
+
+    @staticmethod
+    def _candidates(dims: int) -> list[PassName]:
+        return [name for name, kind in PASSES.items() if is_sound(kind, dims)]
+
+    def _chosen(self, block: Array, guess: Array) -> CodedQueries:
+        """Return the queries for the first pass in use; the first large block shows which is the fastest."""
+        if self.first_pass is None and len(block) >= _TRIAL_ROWS:
+            rows = np.asarray(block[:: len(block) // 2048][:2048])
+            limits = Limits(
+                np.pad(guess, (0, self.width - len(guess)), constant_values=np.inf),
+                np.full(self.width, np.nan, np.float32),
+            )
+            halves = self.queries.dtype == block.dtype == np.float16
+            with _one_thread_each(), ThreadPoolExecutor(1, initializer=_one_torch_thread) as pool:
+                seconds = {
+                    name: pool.submit(_time, rows, self._queries_for(name), limits, halves).result()
+                    for name in self._candidates(block.shape[1])
+                }
+            self.first_pass = min(seconds, key=seconds.__getitem__)
+            self._coded = {self.first_pass: self._coded[self.first_pass]}
+            self._tiles = {}
+        return self._queries_for(self.first_pass or "float32")
+
+
+def _time(rows: Array, asked: CodedQueries, limits: Limits, halves: bool) -> float:
+    """Return the seconds of one row in one thread; the first tile only warms up."""
+    tile, step = Tile(asked, rows.shape[1]), asked.first_pass.tile_rows
+    numbers = np.arange(len(rows))
+    fastest = float("inf")
+    for start in itertools.islice(itertools.cycle(range(0, len(rows), step)), 4):
+        part = slice(start, start + step)
+        begun = time.perf_counter()
+        tile.search(rows[part], numbers[part], asked, limits, halves, lambda found, length: None)
+        fastest = min(fastest, (time.perf_counter() - begun) / len(rows[part]))
+    return fastest
+
+
+def _one_torch_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # of the products that this thread asks for
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let each thread multiply alone: products shared by threads would make them wait for each other."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
