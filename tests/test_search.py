@@ -66,14 +66,13 @@ def test_topk_equals_the_naive_twin_bit_by_bit(case: tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_larger_problem_with_small_pieces(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_problem_with_small_pieces(dtype: type) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3000, 24))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
     x[1500:1600] = x[:100]
     queries = x[rng.integers(0, 3000, 5)]
     whole = topk(queries, [x], 50)
-    monkeypatch.setattr("openilias.search.exact._BLOCK_BYTES", 1)
     pieces = topk(queries, [x[:1], x[1:2999], x[2999:]], 50)
     assert whole[0].tolist() == pieces[0].tolist()
     assert whole[1].tobytes() == pieces[1].tobytes()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError
 from openilias.search.best import Best
 from openilias.search.codes import widen
-from openilias.search.first_pass import PASSES, CodedQueries, FirstPass, PassName, is_sound
+from openilias.search.first_pass import PASSES, CodedQueries, PassName, is_sound
 from openilias.search.kernels import (
     LANES,
     Found,
@@ -152,7 +152,8 @@ class CpuScan:
         if len(block) < step * self.threads:  # something for each
             step = max(-(-len(block) // self.threads), 1)
         halves = self.queries.dtype == block.dtype == np.float16
-        numbers_of_tiles, failures = itertools.count(), []
+        numbers_of_tiles = itertools.count()
+        failures: list[int] = []
         more = self.width - len(guess)
         guess, below = np.pad(guess, (0, more), constant_values=np.inf), np.pad(below, (0, more))
 
@@ -221,9 +222,9 @@ class CpuScan:
                     name: pool.submit(_time, rows, self._queries_for(name), limits, halves).result()
                     for name in self._candidates(block.shape[1])
                 }
-            self.first_pass = min(seconds, key=seconds.__getitem__)
-            self._coded = {self.first_pass: self._coded[self.first_pass]}
-            self._tiles = {}
+            fastest = min(seconds, key=lambda name: seconds[name])
+            self._coded, self._tiles = {fastest: self._coded[fastest]}, {}
+            self.first_pass = fastest
         return self._queries_for(self.first_pass or "float32")
 
 
