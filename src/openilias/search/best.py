@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.search.kernels import Found, merge, scores_of, settle_all
+from openilias.search.kernels import score
+from openilias.search.keys import (
+    Found,
+    drop,
+    marks_of,
+    merge,
+    merge_distinct,
+    scores_of,
+    settle_all,
+    settle_distinct,
+)
 
 MOST_ROWS = 2**32
 """A canonical row has 32 bits of a key."""
 
 _FIRST_ROOM = 4096
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """What is never listed.
+
+    Attributes:
+        own_rows: (Q,) int64: the canonical row of each query itself, -1 if it is not in the database. None: nothing
+            is known of them.
+        own_values: (Q, D): the queries; rows of the same values are not listed. None: they are.
+        duplicates: of rows with the same values only the first is listed.
+    """
+
+    own_rows: npt.NDArray[np.int64] | None = None
+    own_values: Array | None = None
+    duplicates: bool = False
+
+
+NOTHING = Unwanted()
 
 
 class Best:
@@ -22,47 +54,95 @@ class Best:
     Args:
         queries: Q.
         k: how many are wanted of each.
+        unwanted: what is left out.
     """
 
-    def __init__(self, queries: int, k: int) -> None:
+    def __init__(self, queries: int, k: int, unwanted: Unwanted = NOTHING) -> None:
         self.k = k
-        self._most = k + max(k // 2, 1024)
-        self._keys = np.empty((queries, min(self._most, _FIRST_ROOM)), np.uint64)
+        self._unwanted = unwanted
+        self._most = k + max(k if unwanted.duplicates else k // 2, 1024)
+        room = min(self._most, _FIRST_ROOM)
+        self._keys = np.empty((queries, room), np.uint64)
+        self._marks = np.empty((queries, room if unwanted.duplicates else 0), np.uint64)
         self._counts = np.zeros(queries, np.int64)
         self._lock = Lock()
         self.least = np.full(queries, -np.inf, np.float32)
         """(Q,) what a score must reach to be among the best: proven, never a guess."""
+        own = unwanted.own_values
+        self._own = None if own is None else np.array([score(q, q, np.inf) for q in own], np.float32)
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
         """(Q,) of which queries k are known."""
         return self._counts >= self.k
 
-    def add(self, found: Found, length: int) -> None:
-        """Add the first ``length`` entries of lists."""
+    def most_bytes(self) -> int:
+        """Return how large it can become."""
+        return len(self._keys) * self._most * (16 if self._unwanted.duplicates else 8)
+
+    def add(self, found: Found, length: int, rows: Array) -> None:
+        """Add the first ``length`` entries of lists, which are changed; their places are places in ``rows`` (M, D)."""
+        length = self._without_own(found, length, rows)
+        marks = np.empty(length if self._unwanted.duplicates else 0, np.uint64)
+        if self._unwanted.duplicates:
+            marks_of(found, length, rows, marks)
+        self._merge(found, marks, length)
+
+    def _merge(self, found: Found, marks: npt.NDArray[np.uint64], length: int) -> None:
         with self._lock:
             done = 0
             while True:
-                done = merge(found, done, length, self._keys, self._counts, self.k, self._most, self.least)
+                here = (self._counts, self.k, self._most, self.least)
+                if self._unwanted.duplicates:
+                    done = merge_distinct(found, marks, done, length, self._keys, self._marks, *here)
+                else:
+                    done = merge(found, done, length, self._keys, *here)
                 if done == length:
                     return
-                more = min(self._most, 2 * self._keys.shape[1]) - self._keys.shape[1]
-                self._keys = np.pad(self._keys, ((0, 0), (0, more)))
+                more = ((0, 0), (0, min(self._most, 2 * self._keys.shape[1]) - self._keys.shape[1]))
+                self._keys = np.pad(self._keys, more)
+                self._marks = np.pad(self._marks, more) if self._unwanted.duplicates else self._marks
+
+    def _without_own(self, found: Found, length: int, rows: Array) -> int:
+        queries = found.query[:length]
+        gone = np.zeros(length, np.bool_)
+        if self._unwanted.own_rows is not None:
+            gone |= rows_and_scores(found.key[:length])[0] == self._unwanted.own_rows[queries]
+        if self._own is not None and self._unwanted.own_values is not None:
+            # Equal rows have equal scores, so few need to be looked at.
+            for f in np.flatnonzero(scores_of(found.key[:length]) == self._own[queries]):
+                gone[f] |= bool((rows[found.place[f]] == self._unwanted.own_values[queries[f]]).all())
+        return int(drop(found, length, gone)) if gone.any() else length
 
     def settle(self) -> None:
         """Forget what is beyond the k best of each query, and raise what counts."""
-        settle_all(self._keys, self._counts, self.k, self.least)
+        if self._unwanted.duplicates:
+            for query in range(len(self._counts)):
+                settle_distinct(self._keys, self._marks, self._counts, self.k, self.least, query)
+        else:
+            settle_all(self._keys, self._counts, self.k, self.least)
 
-    def keys(self) -> list[npt.NDArray[np.uint64]]:
+    def sorted_keys(self) -> list[npt.NDArray[np.uint64]]:
         """Return the keys of each query, best first."""
         self.settle()
-        return [-np.sort(-keys[:count]) for keys, count in zip(self._keys, self._counts, strict=True)]
+        return [np.sort(keys[:count])[::-1] for keys, count in zip(self._keys, self._counts, strict=True)]
 
-    def restore(self, keys: list[npt.NDArray[np.uint64]]) -> None:
-        """Take up what :meth:`keys` returned."""
-        for query, values in enumerate(keys):
-            found = Found(np.full(len(values), query, np.int32), values, np.zeros(len(values), np.int32))
-            self.add(found, len(values))
+    def saved(self) -> dict[str, Array]:
+        """Return what :meth:`restore` takes up again: arrays that can be written to a file."""
+        self.settle()
+        width = int(self._counts.max(initial=0))
+        return {
+            "counts": self._counts.copy(),
+            "keys": self._keys[:, :width].copy(),
+            "marks": self._marks[:, :width].copy(),
+        }
+
+    def restore(self, saved: dict[str, Array]) -> None:
+        """Go on from what :meth:`saved` returned, of the same queries and k."""
+        for query, count in enumerate(saved["counts"]):
+            keys = saved["keys"][query, :count]
+            marks = saved["marks"][query, :count]
+            self._merge(Found(np.full(count, query, np.int32), keys, np.zeros(count, np.int32)), marks, int(count))
         self.settle()
 
 

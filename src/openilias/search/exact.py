@@ -12,21 +12,25 @@ has the proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.search.best import Best, check_rows, rows_and_scores
-from openilias.search.first_pass import PassName
+from openilias.search.best import NOTHING, Best, Unwanted, check_rows, rows_and_scores
 from openilias.search.scan import CpuScan
 
 Vectors = npt.NDArray[Any]
+Numbers = npt.NDArray[np.int64] | range
+"""Canonical rows."""
+
 _KINDS = (np.float16, np.float32, np.float64, np.int8, np.uint8)
 _SAMPLE = 16_384
 _FEWEST = 256
+_MOST_QUERIES = 4096
 
 
 def pair_scores(queries: Vectors, rows: Vectors) -> npt.NDArray[np.float32]:
@@ -44,8 +48,9 @@ def topk(
     blocks: Iterable[Vectors],
     k: int,
     *,
+    device: str = "cpu",
     threads: int | None = None,
-    first_pass: PassName | None = None,
+    first_pass: str | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the k best rows per query.
 
@@ -53,6 +58,7 @@ def topk(
         queries: (Q, D) of any type of number: float16, float32, float64, int8 or uint8; finite.
         blocks: (N_i, D) arrays of any of these; row numbers count through them in order.
         k: how many; all N rows if there are fewer.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``. Changes no result.
         threads: of the CPU; all by default. Changes no result.
         first_pass: precision of the first pass; what is fastest here by default. Changes no result.
 
@@ -62,7 +68,7 @@ def topk(
     Raises:
         OpenIliasError: dimensions differ, or a value is not finite.
     """
-    search = ExactSearch(queries, k, threads=threads, first_pass=first_pass)
+    search = ExactSearch(queries, k, device=device, threads=threads, first_pass=first_pass)
     start = 0
     for block in blocks:
         search.add(block, start)
@@ -76,6 +82,8 @@ class ExactSearch:
     Args:
         queries: as in :func:`topk`.
         k: as in :func:`topk`.
+        unwanted: what is not listed.
+        device: as in :func:`topk`.
         threads: as in :func:`topk`.
         first_pass: as in :func:`topk`.
 
@@ -84,7 +92,14 @@ class ExactSearch:
     """
 
     def __init__(
-        self, queries: Vectors, k: int, *, threads: int | None = None, first_pass: PassName | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        unwanted: Unwanted = NOTHING,
+        device: str = "cpu",
+        threads: int | None = None,
+        first_pass: str | None = None,
     ) -> None:
         if queries.ndim != 2 or k < 1:
             raise OpenIliasError(f"Cannot search with queries of shape {queries.shape} and k = {k}.")
@@ -93,8 +108,17 @@ class ExactSearch:
         if len(bad):
             raise OpenIliasError(f"A descriptor of the queries is not finite (row {bad[0]}).")
         self._dims = queries.shape[1]
-        self._best = Best(len(queries), k)
-        self._scan = CpuScan(queries, threads=threads, first_pass=first_pass)
+        self._parts: list[_Part] = []
+        for start in range(0, len(queries), _MOST_QUERIES):
+            some = slice(start, start + _MOST_QUERIES)
+            rows, values = unwanted.own_rows, unwanted.own_values
+            own = replace(
+                unwanted,
+                own_rows=None if rows is None else rows[some],
+                own_values=None if values is None else values[some],
+            )
+            scanner = _scanner(queries[some], device, threads, first_pass)
+            self._parts.append(_Part(Best(len(queries[some]), k, own), scanner))
 
     def add(self, block: Vectors, rows: int | npt.NDArray[np.int64] = 0) -> None:
         """Search one more block.
@@ -111,57 +135,120 @@ class ExactSearch:
                 f"The database has {block.shape[-1]} dimensions, the queries have {self._dims}.",
                 fix="Describe both with the same model.",
             )
-        _require_numbers(block, "database")
-        numbers = np.arange(rows, rows + len(block)) if isinstance(rows, int) else rows
-        if not len(block) or not len(self._best.least):
+        if isinstance(block, np.ndarray):
+            _require_numbers(block, "database")
+        if not len(block):
             return
-        check_rows(int(numbers.max()) + 1)
+        numbers = range(rows, rows + len(block)) if isinstance(rows, int) else rows
+        check_rows(1 + int(numbers[-1] if isinstance(numbers, range) else numbers.max()))
+        for part in self._parts:
+            part.add(block, numbers)
+
+    @property
+    def first_pass(self) -> str:
+        """Which first pass is in use."""
+        return next((part.scanner.first_pass for part in self._parts), None) or "not chosen yet"
+
+    @property
+    def scored(self) -> int:
+        """How many pairs were scored exactly so far."""
+        return sum(part.scanner.scored for part in self._parts)
+
+    def most_bytes(self) -> dict[str, int]:
+        """Return how much memory it takes at most besides the blocks: of what, and how many bytes."""
+        return {
+            "tiles": sum(part.scanner.most_bytes() for part in self._parts),
+            "best": sum(part.best.most_bytes() for part in self._parts),
+        }
+
+    def saved(self) -> dict[str, Vectors]:
+        """Return the state, for :meth:`restore`: arrays that can be written to a file."""
+        return {
+            f"{name}{number}": values
+            for number, part in enumerate(self._parts)
+            for name, values in part.best.saved().items()
+        }
+
+    def restore(self, saved: Mapping[str, Vectors]) -> None:
+        """Go on from the state of a search for the same queries, k and unwanted."""
+        for number, part in enumerate(self._parts):
+            part.best.restore({name: saved[f"{name}{number}"] for name in ("counts", "keys", "marks")})
+
+    def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return rows and scores, best first, as :func:`topk`.
+
+        Where something is not wanted, some lists may be shorter than others: -1 and -inf fill them.
+        """
+        keys = [values for part in self._parts for values in part.best.sorted_keys()]
+        width = max((len(values) for values in keys), default=0)
+        rows = np.full((len(keys), width), -1, np.int64)
+        scores = np.full((len(keys), width), -np.inf, np.float32)
+        for query, values in enumerate(keys):
+            rows[query, : len(values)], scores[query, : len(values)] = rows_and_scores(values)
+        return rows, scores
+
+
+class Scanner(Protocol):
+    """What goes through a block: the CPU, or a device."""
+
+    first_pass: str | None
+    scored: int
+
+    def scan(self, block: Any, numbers: Numbers, best: Best, guess: Vectors, below: Vectors) -> None:
+        """Add to ``best`` what counts, as :meth:`openilias.search.scan.CpuScan.scan`."""
+
+    def sample_scores(self, rows: Any) -> npt.NDArray[np.float32]:
+        """Return approximate scores (Q, n)."""
+
+    def most_bytes(self) -> int:
+        """Return how much memory the buffers take at most."""
+
+
+def _scanner(queries: Vectors, device: str, threads: int | None, first_pass: str | None) -> Scanner:
+    if device == "cpu":
+        return CpuScan(queries, threads=threads, first_pass=first_pass)
+    from openilias.search.gpu import DeviceScan
+
+    return DeviceScan(queries, device=device, first_pass=first_pass)
+
+
+@dataclass
+class _Part:
+    """Some of the queries: so many that what belongs to them is small."""
+
+    best: Best
+    scanner: Scanner
+
+    def add(self, block: Any, numbers: Numbers) -> None:
+        best = self.best
         guess = self._guess(block)
         nowhere = np.full(len(guess), np.nan, np.float32)
-        self._scan.scan(block, numbers, self._best, guess, nowhere)
-        self._best.settle()
+        self.scanner.scan(block, numbers, best, guess, nowhere)
+        best.settle()
         # A guess was too high where fewer than k reach it: there, all below it counts after all.
-        missed = (guess > -np.inf) & ~(self._best.complete & (self._best.least >= guess))
+        missed = (guess > -np.inf) & ~(best.complete & (best.least >= guess))
         if missed.any():
             lowered = np.where(missed, np.float32(-np.inf), np.float32(np.inf))
-            self._scan.scan(block, numbers, self._best, lowered, np.where(missed, guess, nowhere))
-            self._best.settle()
+            self.scanner.scan(block, numbers, best, lowered, np.where(missed, guess, nowhere))
+            best.settle()
 
     def _guess(self, block: Vectors) -> npt.NDArray[np.float32]:
         """Return what the k-th score of a block is probably not below, from a sample; -inf without one.
 
         The rank asked of the sample is four standard deviations higher than expected, so that few queries miss.
         """
-        nothing = np.full(len(self._best.least), -np.inf, np.float32)
-        k, count = self._best.k, len(block)
+        nothing = np.full(len(self.best.least), -np.inf, np.float32)
+        k, count = self.best.k, len(block)
         size = min(_SAMPLE, count // 4)
         expected = k * size / count
         rank = int(np.ceil(expected + 4 * np.sqrt(expected) + 4))
-        if size < _FEWEST or rank > size // 2 or self._best.complete.all():
+        if size < _FEWEST or rank > size // 2 or self.best.complete.all():
             return nothing
-        sample = np.asarray(block[:: count // size][:size])
-        if not np.isfinite(sample).all():
-            return nothing  # the scan says which row
-        scores = self._scan.sample_scores(sample)
+        sample = block[:: count // size][:size]
+        scores = self.scanner.sample_scores(sample)
         place = scores.shape[1] - rank
         scores.partition(place, axis=1)
-        return np.where(self._best.complete, nothing, scores[:, place])
-
-    @property
-    def first_pass(self) -> str:
-        """Which first pass is in use."""
-        return self._scan.first_pass or "not chosen yet"
-
-    @property
-    def scored(self) -> int:
-        """How many pairs were scored exactly so far."""
-        return self._scan.scored
-
-    def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return rows and scores, best first, as :func:`topk`."""
-        keys = self._best.keys()
-        width = min((len(values) for values in keys), default=0)
-        return rows_and_scores(np.array([values[:width] for values in keys], np.uint64).reshape(len(keys), width))
+        return np.where(self.best.complete, nothing, scores[:, place])
 
 
 def _require_numbers(values: Vectors, what: str) -> None:

@@ -13,8 +13,6 @@ import numpy.typing as npt
 from openilias.search.codes import encode_float, encode_int8
 from openilias.search.kernels import LANES, Asked
 
-PassName = Literal["int8", "bfloat16", "float32"]
-
 _MOST_INT8_DIMS = 100_000  # 127 * 127 * dims stays below 2**31
 
 
@@ -32,7 +30,7 @@ class FirstPass:
         tile_rows: how many rows are multiplied at once by one thread.
     """
 
-    name: PassName
+    name: Literal["int8", "bfloat16", "float32"]
     encode: Callable[..., int]
     code: npt.DTypeLike
     product: npt.DTypeLike
@@ -49,7 +47,7 @@ class FirstPass:
         return (dims + 2) * 2.0**-23 * 1.01 if self.adds_in_float32 else 0.0
 
 
-PASSES: dict[PassName, FirstPass] = {
+PASSES: dict[str, FirstPass] = {
     "int8": FirstPass("int8", encode_int8, np.int8, np.int32, 0.0, False, 512),
     "bfloat16": FirstPass("bfloat16", encode_float, np.uint16, np.uint16, 2.0**-8, True, 2048),
     "float32": FirstPass("float32", encode_float, np.float32, np.float32, 0.0, True, 1024),
@@ -101,7 +99,7 @@ def _tensor(array: npt.NDArray[Any], torch: Any) -> Any:
 
 
 def is_sound(first_pass: FirstPass, dims: int) -> bool:
-    """Try whether the products of this machine keep to the bounds: whether they can be computed, and do not saturate."""
+    """Try whether products keep to their bounds on this machine: whether they are there, and do not saturate."""
     if first_pass.name == "int8" and dims > _MOST_INT8_DIMS:
         return False
     rng = np.random.default_rng(0)

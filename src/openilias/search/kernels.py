@@ -1,4 +1,4 @@
-"""Compiled loops of the exact search: the filter over approximate scores, exact scores, the best k.
+"""Compiled loops of the exact search: the filter over approximate scores, and exact scores.
 
 The bounds they apply are proved in ``docs/exact-search.md``. Loops that only estimate may be reordered by the
 compiler (``fastmath``); those that define a score may not.
@@ -13,6 +13,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from openilias.search.codes import REORDER
+from openilias.search.keys import Found, key_of
 
 LANES = 32
 """The filter looks at so many queries at once; their number is padded to a multiple."""
@@ -74,20 +75,6 @@ class Limits(NamedTuple):
     below: Any
 
 
-class Found(NamedTuple):
-    """Lists of what was found, all of one length.
-
-    Attributes:
-        query: int32.
-        key: uint64, as :func:`key_of`.
-        place: int32, the row within the tile.
-    """
-
-    query: Any
-    key: Any
-    place: Any
-
-
 @njit(cache=True, nogil=True, fastmath=REORDER)
 def _dot(one: Any, other: Any) -> Any:
     """Return the float64 inner product in any order of summation."""
@@ -120,22 +107,6 @@ def score(query: Any, row: Any, doubt: Any) -> Any:
 def doubt_of(reach: float, dims: int, halves: bool) -> float:
     """Bound the difference of two orders of summation of a score with ``|q| |x| <= reach``."""
     return 0.0 if halves and reach < 31.9 else 4.0 * (dims + 2) * 2.0**-53 * reach
-
-
-@njit(cache=True, nogil=True)
-def key_of(value: Any, row: Any) -> Any:
-    """Return a uint64 that grows with the score, and among equal scores with falling row."""
-    bits = np.float32(value).view(np.uint32)
-    bits = ~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
-    return (np.uint64(bits) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(row))
-
-
-@njit(cache=True, nogil=True)
-def score_of(key: Any) -> Any:
-    """Return the score of :func:`key_of`."""
-    bits = np.uint32(key >> np.uint64(32))
-    bits = bits & np.uint32(0x7FFFFFFF) if bits >> np.uint32(31) else ~bits
-    return np.uint32(bits).view(np.float32)
 
 
 @njit(cache=True, nogil=True)
@@ -258,96 +229,6 @@ def survivors(
                         found.place[kept] = i
                         kept += 1
     return count, kept, scored
-
-
-@njit(cache=True, nogil=True)
-def keep_largest(keys: Any, k: int) -> None:
-    """Bring the k largest to the front of ``keys``, in any order, by quickselect.
-
-    Args:
-        keys: (n,) uint64, n >= k >= 1, reordered.
-        k: how many.
-    """
-    low, high = 0, len(keys) - 1
-    while low < high:
-        middle = (low + high) // 2
-        one, two, three = keys[low], keys[middle], keys[high]
-        pivot = max(min(one, two), min(max(one, two), three))
-        i, j = low, high
-        while i <= j:
-            while keys[i] > pivot:
-                i += 1
-            while keys[j] < pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if k - 1 <= j:
-            high = j
-        elif k - 1 >= i:
-            low = i
-        else:
-            return
-
-
-@njit(cache=True, nogil=True)
-def settle(keys: Any, counts: Any, k: int, least: Any, q: int) -> None:
-    """Keep the k best of one query, and raise the score that counts to that of the last of them."""
-    if counts[q] >= k:
-        keep_largest(keys[q, : counts[q]], k)
-        counts[q] = k
-        worst = keys[q, 0]
-        for j in range(1, k):
-            worst = min(worst, keys[q, j])
-        least[q] = max(least[q], score_of(worst))
-
-
-@njit(cache=True, nogil=True)
-def settle_all(keys: Any, counts: Any, k: int, least: Any) -> None:
-    """Do :func:`settle` for all queries."""
-    for q in range(len(counts)):
-        settle(keys, counts, k, least, q)
-
-
-@njit(cache=True, nogil=True)
-def merge(found: Found, first: int, length: int, keys: Any, counts: Any, k: int, most: int, least: Any) -> int:
-    """Add what was found to the best so far.
-
-    Args:
-        found: the lists.
-        first: the entry to begin with.
-        length: how much of them is filled.
-        keys: (Q, C) uint64: the best so far of each query, unordered, and more; written.
-        counts: (Q,) int64: how many; written.
-        k: how many are wanted.
-        most: with so many columns, more than k, room is made by forgetting; with fewer, by more columns.
-        least: (Q,) float32: scores that count, raised.
-
-    Returns:
-        The entry to go on with: less than ``length`` if there is no room.
-    """
-    room = keys.shape[1]
-    for f in range(first, length):
-        q = found.query[f]
-        if score_of(found.key[f]) < least[q]:
-            continue
-        if counts[q] == room:
-            if room < most:
-                return f
-            settle(keys, counts, k, least, q)
-        keys[q, counts[q]] = found.key[f]
-        counts[q] += 1
-    return length
-
-
-@njit(cache=True, nogil=True)
-def scores_of(keys: Any) -> Any:
-    """Return the scores (n,) float32 of keys (n,)."""
-    scores = np.empty(len(keys), np.float32)
-    for i in range(len(keys)):
-        scores[i] = score_of(keys[i])
-    return scores
 
 
 @njit(cache=True, nogil=True)

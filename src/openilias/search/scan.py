@@ -16,10 +16,9 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError
 from openilias.search.best import Best
 from openilias.search.codes import widen
-from openilias.search.first_pass import PASSES, CodedQueries, PassName, is_sound
+from openilias.search.first_pass import PASSES, CodedQueries, is_sound
 from openilias.search.kernels import (
     LANES,
-    Found,
     Limits,
     TileRows,
     approximate,
@@ -27,6 +26,7 @@ from openilias.search.kernels import (
     describe_rows,
     survivors,
 )
+from openilias.search.keys import Found
 
 Array = npt.NDArray[Any]
 _LIST = 1 << 16
@@ -86,7 +86,7 @@ class Tile:
         asked: CodedQueries,
         limits: Limits,
         halves: bool,
-        give: Callable[[Found, int], None],
+        give: Callable[[Found, int, Array], None],
     ) -> int:
         """Give what counts of at most :attr:`FirstPass.tile_rows` rows; return the first row not finite, or -1."""
         count, kind = len(rows), asked.first_pass
@@ -104,7 +104,7 @@ class Tile:
                 first, self.products[:count], rounding, tile, asked.asked, self.bars, limits, halves, self.found
             )
             self.scored += scored
-            give(self.found, kept)
+            give(self.found, kept, wide)
         return -1
 
 
@@ -117,29 +117,39 @@ class CpuScan:
         first_pass: which; by default what is fastest on the first large block. It changes no result.
     """
 
-    def __init__(self, queries: Array, *, threads: int | None = None, first_pass: PassName | None = None) -> None:
+    def __init__(self, queries: Array, *, threads: int | None = None, first_pass: str | None = None) -> None:
         self.queries = queries
         self.width = len(queries) + -len(queries) % LANES
         self.threads = threads or len(os.sched_getaffinity(0))
         self._wide = queries if queries.dtype == np.float64 else queries.astype(np.float32)
-        self._tiles: dict[PassName, list[Tile]] = {}
-        self._coded: dict[PassName, CodedQueries] = {}
+        self._tiles: dict[str, list[Tile]] = {}
+        self._coded: dict[str, CodedQueries] = {}
+        if first_pass is not None and first_pass not in PASSES:
+            raise OpenIliasError(f"There is no first pass {first_pass!r}.", fix=f"Use one of {', '.join(PASSES)}.")
         self.first_pass = first_pass
         """The first pass, if it is chosen."""
         self.scored = 0
         """How many pairs were scored exactly."""
 
-    def _queries_for(self, name: PassName) -> CodedQueries:
+    def most_bytes(self) -> int:
+        """Return how much memory the tiles and the queries take at most, whichever first pass is chosen."""
+        dims = self.queries.shape[1]
+        rows = max(kind.tile_rows * (dims * 8 + self.width * 4) for kind in PASSES.values())
+        return int(self.threads) * (rows + 16 * max(_LIST, 2 * self.width)) + self.width * dims * 8
+
+    def _queries_for(self, name: str) -> CodedQueries:
         if name not in self._coded:
             self._coded[name] = CodedQueries(self._wide, PASSES[name])
         return self._coded[name]
 
-    def scan(self, block: Array, numbers: npt.NDArray[np.int64], best: Best, guess: Array, below: Array) -> None:
+    def scan(
+        self, block: Array, numbers: npt.NDArray[np.int64] | range, best: Best, guess: Array, below: Array
+    ) -> None:
         """Add to ``best`` what reaches both its own limit and the guess, and is below another limit.
 
         Args:
             block: (N, D).
-            numbers: (N,) canonical rows.
+            numbers: of N canonical rows.
             best: what is known so far.
             guess: (Q,) float32.
             below: (Q,) float32; NaN for no limit.
@@ -167,7 +177,9 @@ class CpuScan:
                 tile.least[len(best.least) :] = np.inf
                 part = slice(start, start + step)
                 limits = Limits(tile.least, below)
-                bad = tile.search(np.asarray(block[part]), numbers[part], asked, limits, halves, best.add)
+                bad = tile.search(
+                    np.asarray(block[part]), np.asarray(numbers[part], np.int64), asked, limits, halves, best.add
+                )
                 if bad >= 0:
                     failures.append(int(numbers[start + bad]))
 
@@ -184,8 +196,10 @@ class CpuScan:
 
         def work(tile: Tile) -> None:
             while (start := next(starts) * step) < len(rows):
-                part = rows[start : start + step]
-                tile.multiply(part, asked)
+                part = np.asarray(rows[start : start + step])
+                if tile.multiply(part, asked)[1] >= 0:
+                    scores[:, start : start + step] = -np.inf  # not finite: the scan says which row
+                    continue
                 scale = asked.asked.scale[: len(scores)]
                 approximate(tile.products[: len(part)], tile.scale, scale, scores[:, start : start + step])
 
@@ -205,7 +219,7 @@ class CpuScan:
             tile.scored = 0
 
     @staticmethod
-    def _candidates(dims: int) -> list[PassName]:
+    def _candidates(dims: int) -> list[str]:
         return [name for name, kind in PASSES.items() if is_sound(kind, dims)]
 
     def _chosen(self, block: Array, guess: Array) -> CodedQueries:
@@ -236,7 +250,7 @@ def _time(rows: Array, asked: CodedQueries, limits: Limits, halves: bool) -> flo
     for start in itertools.islice(itertools.cycle(range(0, len(rows), step)), 4):
         part = slice(start, start + step)
         begun = time.perf_counter()
-        tile.search(rows[part], numbers[part], asked, limits, halves, lambda found, length: None)
+        tile.search(rows[part], numbers[part], asked, limits, halves, lambda found, length, rows: None)
         fastest = min(fastest, (time.perf_counter() - begun) / len(rows[part]))
     return fastest
 
