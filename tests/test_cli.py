@@ -14,7 +14,7 @@ from openilias.evaluate.results import read_evaluation
 
 Ilias = Callable[..., object]
 COMMANDS = [
-    "demo", "run", "extract", "search", "evaluate", "report",
+    "demo", "run", "extract", "search", "merge", "adapt apply", "evaluate", "report",
     "models list", "models show", "models check", "models fit", "build synth", "build sheet",
     "data verify", "data write", "data stats", "data inspect",
     "data convert", "data compare",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from openilias.adapt.linear import TILE_ROWS, LinearMap, adapt, unfit
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import owned, remove_leftovers_of, remove_temporaries
-from openilias.core.fingerprints import fingerprint_lines
+from openilias.core.fingerprints import fingerprint, fingerprint_lines
 from openilias.core.manifests import State, claim, replacing, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.shards import Share
@@ -23,6 +25,7 @@ from openilias.descriptors.store import (
     DescriptorStore,
     Floats,
     Shard,
+    Skipped,
     finished_shard,
     open_store,
     read_marker,
@@ -68,6 +71,91 @@ def adapted_blocks(shard: Shard, linear: LinearMap, dtype: npt.DTypeLike | None 
         made = adapt(linear, block, start, where=lambda row: _named(shard, row))
         yield made.astype(kept, copy=False)
         start += len(block)
+
+
+@dataclass(frozen=True)
+class AdaptedShard:
+    """A shard whose descriptors are adapted while they are read.
+
+    Attributes:
+        shard: not adapted.
+        linear: the map.
+    """
+
+    shard: Shard
+    linear: LinearMap
+
+    @property
+    def source(self) -> str:
+        """Its name."""
+        return self.shard.source
+
+    @property
+    def where(self) -> Path:
+        """Where the shard is that it is made from."""
+        return self.shard.where
+
+    @property
+    def rows(self) -> int:
+        """How many descriptors there are."""
+        return self.shard.rows
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the shard."""
+        return self.shard.dtype
+
+    @property
+    def sha256(self) -> str:
+        """Of the descriptors it is made from."""
+        return self.shard.sha256
+
+    @property
+    def ids_sha256(self) -> str:
+        """Of the ids, if they are a file of their own."""
+        return self.shard.ids_sha256
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Samples that could not be described."""
+        return self.shard.skipped
+
+    @property
+    def mapped(self) -> bool:
+        """Blocks are made in memory."""
+        return False
+
+    def verify(self) -> None:
+        """Raise OpenIliasError if what it is made from is not as it was."""
+        self.shard.verify()
+
+    def blocks(self, rows: int | None = None) -> Iterator[Floats]:
+        """Yield the blocks of :func:`adapted_blocks`, whatever ``rows``."""
+        return adapted_blocks(self.shard, self.linear)
+
+    def id_array(self) -> Any:
+        """Return the ids of the rows as a pyarrow.ChunkedArray of strings."""
+        return self.shard.id_array()
+
+    def ids(self) -> list[str]:
+        """Return the ids of the rows."""
+        return self.shard.ids()
+
+
+def adapted(store: DescriptorStore, linear: LinearMap) -> DescriptorStore:
+    """Return a store that adapts its descriptors while they are read; one adapted by the same map stays as it is.
+
+    Raises:
+        OpenIliasError: it is adapted by another map, or has other dimensions.
+    """
+    done = store.manifest["made_from"].get("adaptation")
+    if done is not None and done.get("sha256") == linear.digest:
+        return store
+    made_from = _made_from(store, linear)
+    if store.dims != linear.inputs:
+        raise unfit(linear, store.dims, str(store.folder))
+    manifest = {**store.manifest, "made_from": made_from, "dims": linear.outputs, "fingerprint": fingerprint(made_from)}
+    return DescriptorStore(store.folder, manifest, tuple(AdaptedShard(shard, linear) for shard in store.shards))
 
 
 def _named(shard: Shard, row: int) -> str:

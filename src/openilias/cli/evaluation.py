@@ -98,7 +98,7 @@ def show_evaluation(result: Evaluation) -> None:
     if not result.described:
         say("an official file does not say how its descriptors were made, nor what was searched")
     if result.unsearched:
-        say(f"{len(result.unsearched)} shards of the benchmark were not searched")
+        say(f"{len(result.unsearched)} parts of the benchmark were not searched")
     if result.depth < k:
         say(f"the longest list has {result.depth} images, fewer than k")
     for title, groups in (

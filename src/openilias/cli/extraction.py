@@ -1,4 +1,4 @@
-"""``ilias extract`` and ``ilias search``."""
+"""``ilias extract``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from openilias.cli.options import (
-    MOST_K,
     BatchSize,
     BenchmarkDir,
     CompatMode,
@@ -43,14 +42,10 @@ from openilias.core.ids import Partition
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the command to the application."""
     app.command(
         epilog="Example: ilias extract my-ilias --model resnet18 --partition positives --out runs/r18/positives"
     )(extract)
-    app.command(
-        epilog="Example: ilias search --queries runs/r18/image_queries --database runs/r18/positives "
-        "--database runs/r18/distractors --out runs/r18/ranking"
-    )(search)
 
 
 def extract(
@@ -140,30 +135,3 @@ def extract(
         },
         json,
     )
-
-
-def search(
-    queries: Annotated[list[Path], typer.Option(help="Store of queries, or official HDF5; may be repeated.")],
-    database: Annotated[
-        list[Path],
-        typer.Option(help="Store of database images, or official HDF5 (a file or a folder); may be repeated."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the ranking.")],
-    k: Annotated[int, typer.Option("-k", min=1, max=MOST_K, help="Images per query.")] = 1000,
-    overwrite: Overwrite = False,
-    json: Json = None,
-) -> None:
-    """Search exactly: every query against every database image."""
-    from openilias.descriptors.store import open_store
-    from openilias.search.stores import search_to
-
-    ranking = search_to(
-        [open_store(path) for path in queries],
-        [open_store(path) for path in database],
-        k,
-        out,
-        overwrite=overwrite,
-    )
-    count, depth = ranking.rows.shape
-    say(f"{out}: {count} queries, the best {depth} images of each")
-    emit({"ranking": str(out), "queries": count, "depth": depth}, json)

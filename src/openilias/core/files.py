@@ -27,6 +27,12 @@ def temporary_beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
 
 
+def temporary_of(target: Path, key: str) -> Path:
+    """Return a hidden name beside ``target`` that is the same whenever the key is: a killed run finds it again."""
+    target = target.resolve()
+    return target.with_name(f".{target.name}.{key}{_TEMPORARY}")
+
+
 def is_temporary(name: str) -> bool:
     """Tell whether a file name is one of :func:`temporary_beside`, left behind by a killed run."""
     return name.startswith(".") and name.endswith(_TEMPORARY)
@@ -87,7 +93,7 @@ def resumed_folder(target: Path, key: str, *, begun: Callable[[Path], bool]) -> 
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     target = target.resolve()
-    folder = target.with_name(f".{target.name}.{key}{_TEMPORARY}")
+    folder = temporary_of(target, key)
     folder.mkdir(exist_ok=True)
     with owned(folder):
         remove_temporaries(folder)

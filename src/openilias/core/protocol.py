@@ -16,9 +16,13 @@ Precision = Literal["float32", "bfloat16", "float16"]
 StoredType = Literal["float16", "float32"]
 ViewsOf = Literal["all", "queries"]
 Compat = Literal["paper", "official"]
+Keep = Literal["keep", "remove"]
 
 OFFICIAL_SCALES = (0.707, 1.0, 1.414)
 """The scales of the official multi-scale description."""
+
+OF_SEARCH = ("k", "self_matches", "duplicates")
+"""Fields of the protocol that no descriptor depends on."""
 
 
 class Protocol(BaseModel):
@@ -42,6 +46,8 @@ class Protocol(BaseModel):
         precision: in which the network computes (autocast); what surrounds it is float32.
         dtype: of the stored descriptors; scores are those of the stored values.
         k: how many database images are retrieved and evaluated per query.
+        self_matches: whether a database image that is the query itself, by its id or by the same descriptor, is listed.
+        duplicates: whether database images with the same descriptor are all listed, or only the first of them.
         compat: ``official`` repeats what the official code does where it errs. Of its quirks these concern what
             is here: GeM of negative maps (7), rotation that cuts (8), tars not turned upright (9), the uncropped mask
             over the crop (10), GELU for QuickGELU weights (17), R-MAC and R-GeM of tokens without their grid (18),
@@ -63,6 +69,8 @@ class Protocol(BaseModel):
     precision: Precision = "float32"
     dtype: StoredType = "float16"
     k: int = Field(default=1000, ge=1, le=2**31 - 1)
+    self_matches: Keep = "keep"
+    duplicates: Keep = "keep"
     compat: Compat = "paper"
 
     @model_validator(mode="after")
@@ -106,4 +114,4 @@ class Protocol(BaseModel):
 
     def description(self) -> dict[str, Any]:
         """Return the fields that a stored descriptor depends on."""
-        return self.model_dump(mode="json", exclude={"k"})
+        return self.model_dump(mode="json", exclude=set(OF_SEARCH))

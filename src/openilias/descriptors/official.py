@@ -81,6 +81,11 @@ class OfficialShard:
         """The file."""
         return self.path
 
+    @property
+    def mapped(self) -> bool:
+        """Blocks are unpacked into memory."""
+        return False
+
     @cached_property
     def sha256(self) -> str:
         """Of the whole file, read when first asked for."""

@@ -73,6 +73,10 @@ class Shard(Interface):
     def skipped(self) -> tuple[Skipped, ...]:
         """Samples that could not be described."""
 
+    @property
+    def mapped(self) -> bool:
+        """Whether blocks are views of a file, which take no memory of their own."""
+
     def verify(self) -> None:
         """Raise OpenIliasError if it is not as it was."""
 
@@ -102,6 +106,11 @@ class StoreShard:
     def where(self) -> Path:
         """The folder of the store."""
         return self.folder
+
+    @property
+    def mapped(self) -> bool:
+        """Blocks are views of a file, which take no memory of their own."""
+        return True
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -16,7 +16,7 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_path, sha256_of
 from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import State, claim, read_manifest, replacing, write_manifest
-from openilias.core.protocol import Compat, Protocol
+from openilias.core.protocol import OF_SEARCH, Compat, Protocol
 from openilias.data import Benchmark
 from openilias.descriptors.official import FORMAT
 from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, Group, QueryResult, evaluate
@@ -36,9 +36,17 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "queries": len(evaluation.queries),
         "missing": list(evaluation.missing),
         "unsearched": list(evaluation.unsearched),
-        "protocol": evaluation.protocol.model_dump(mode="json", include=None if evaluation.described else {"k"}),
+        "protocol": evaluation.protocol.model_dump(
+            mode="json", include=None if evaluation.described else set(OF_SEARCH)
+        ),
         **{name: [asdict(group) for group in getattr(evaluation, name)] for name in _GROUPS},
     }
+
+
+def protocol_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the fields of the protocol that are known: of official features, those of the search."""
+    known = None if evaluation.described else set(OF_SEARCH)
+    return evaluation.protocol.model_dump(mode="json", include=known)
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, *, made_from: dict[str, Any]) -> None:
@@ -156,7 +164,7 @@ def evaluate_to(
     unsearched = _unsearched(manifest, benchmark) if ours else ()
     if unsearched and not partial_database:
         raise OpenIliasError(
-            f"{len(unsearched)} shards of the benchmark were not searched: {first_few(list(unsearched))}.",
+            f"{len(unsearched)} parts of the benchmark were not searched: {first_few(list(unsearched))}.",
             where=source,
             fix="Search them too, or accept the easier task with --partial-database.",
         )
@@ -195,11 +203,17 @@ def evaluate_to(
 
 
 def _unsearched(manifest: dict[str, Any], benchmark: Benchmark) -> tuple[str, ...]:
-    """Return the shards of the database partitions of a benchmark that a search left out.
+    """Return the shards of the database partitions of a benchmark that a search left out, and what lists of ids did.
 
     Of official features only ids are known: a tar counts as searched if one of its ids was; ``positives`` and
     ``distractors`` (files of a folder) if all were.
     """
+    count, of = (int(manifest.get("left_out", {}).get(name, 0)) for name in ("images", "of"))
+    by_ids = (f"{count:,} of {of:,} images, by lists of ids",) if count else ()
+    return (*_shards_left_out(manifest, benchmark), *by_ids)
+
+
+def _shards_left_out(manifest: dict[str, Any], benchmark: Benchmark) -> tuple[str, ...]:
     there = [shard for partition in DATABASE_PARTITIONS for shard in benchmark.shards(partition)]
     searched = set(manifest.get("sources", ()))
     if "searched" in manifest:
@@ -221,6 +235,7 @@ def _protocol_of(manifest: dict[str, Any], source: Path) -> tuple[Protocol, bool
         origin = made_from["origin"]
         described = origin.get("format") != FORMAT
         stated = origin["protocol"] if described else {}
-        return Protocol.model_validate(stated | {"k": made_from["k"]}), described
+        asked = {name: made_from[name] for name in OF_SEARCH if name in made_from}
+        return Protocol.model_validate(stated | asked | {"k": made_from["k"]}), described
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise OpenIliasError(f"This ranking does not state its protocol: {error}.", where=source) from None

@@ -174,7 +174,7 @@ def explain_evaluation(look: Look) -> Explanation:
         "oracle": found.oracle,
         "queries": len(found.queries),
         "compat": found.compat,
-        "protocol": found.protocol.model_dump(mode="json", include=None if found.described else {"k"}),
+        "protocol": results.protocol_of(found),
         "categories": {group.name: group.map for group in found.categories},
         "fingerprint": manifest.get("fingerprint"),
     }
@@ -182,7 +182,7 @@ def explain_evaluation(look: Look) -> Explanation:
     if found.missing:
         warnings.append(f"{len(found.missing)} queries are not answered: {some(found.missing)}.")
     if found.unsearched:
-        warnings.append(f"{len(found.unsearched)} shards of the benchmark were not searched.")
+        warnings.append(f"{len(found.unsearched)} parts of the benchmark were not searched.")
     if found.depth < k:
         warnings.append(f"The longest list has {found.depth} images, fewer than k.")
     summary = f"mAP@{k} {100 * found.map:.2f}, oracle {100 * found.oracle:.2f}, {count(len(found.queries), 'query')}"

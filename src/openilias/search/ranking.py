@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Ranking:
         rows: (Q, k) int64, indices into ``db_ids``, best first; :data:`ABSENT` pads short lists at their end.
         scores: (Q, k) float32, not rising along a row; -inf where padded. float64 only where an official file has
             scores that float32 does not hold.
+        db_rows: canonical rows of ``db_ids``, rising, if they are known: they break ties between rankings that are
+            merged.
 
     Raises:
         OpenIliasError: on construction, if any of this does not hold.
@@ -41,6 +43,7 @@ class Ranking:
     db_ids: tuple[str, ...]
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32] | npt.NDArray[np.float64]
+    db_rows: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         queries, width = len(self.query_ids), self.rows.shape[1] if self.rows.ndim == 2 else 0
@@ -51,6 +54,10 @@ class Ranking:
         for name, ids in (("query", self.query_ids), ("database", self.db_ids)):
             if len(set(ids)) < len(ids):
                 raise OpenIliasError(f"A {name} id stands twice in this ranking: {first_few(_twice(ids))}.")
+        if self.db_rows is not None:
+            if self.db_rows.shape != (len(self.db_ids),) or (np.diff(self.db_rows) <= 0).any():
+                raise OpenIliasError("The database rows of a ranking are not one for each id, or do not rise.")
+            self.db_rows.setflags(write=False)
         present = self.rows != ABSENT
         if ((self.rows < ABSENT) | (self.rows >= len(self.db_ids))).any():
             raise OpenIliasError("A ranking points outside its table of ids.")
@@ -84,7 +91,7 @@ class Ranking:
 
     def cut(self, k: int) -> Ranking:
         """Return the first k columns."""
-        return Ranking(self.query_ids, self.db_ids, self.rows[:, :k].copy(), self.scores[:, :k].copy())
+        return replace(self, rows=self.rows[:, :k].copy(), scores=self.scores[:, :k].copy())
 
 
 def _twice(ids: Sequence[str]) -> list[str]:
@@ -104,14 +111,15 @@ def write_ranking(ranking: Ranking, folder: Path, *, made_from: dict[str, Any], 
         pa.array(ranking.rows[present], pa.int32()), pa.array(ranking.db_ids, pa.string())
     )
     ranks = np.concatenate([np.arange(1, n + 1) for n in lengths]) if len(lengths) else np.zeros(0, int)
-    table = pa.table(
-        {
-            "query_id": queries,
-            "rank": pa.array(ranks, pa.int32()),
-            "db_id": images,
-            "score": pa.array(ranking.scores[present], pa.float32()),
-        }
-    )
+    columns = {
+        "query_id": queries,
+        "rank": pa.array(ranks, pa.int32()),
+        "db_id": images,
+        "score": pa.array(ranking.scores[present], pa.float32()),
+    }
+    if ranking.db_rows is not None:
+        columns["db_row"] = pa.array(ranking.db_rows[ranking.rows[present]], pa.int64())
+    table = pa.table(columns)
     with atomic_path(folder / TABLE) as temporary:
         pq.write_table(table, temporary)
     write_manifest(
@@ -138,7 +146,7 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
             "This file is missing, or not as it was written.", where=path, fix="Search again with --overwrite."
         )
     try:
-        table = pq.read_table(path, columns=["query_id", "rank", "db_id", "score"])
+        table = pq.read_table(path)
         query_ids = tuple(manifest["query_ids"])
         names = table["query_id"].cast(pa.string()).to_pylist()
         images = table["db_id"].combine_chunks().dictionary_encode()
@@ -147,6 +155,13 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
         codes = images.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         db_ids = tuple(images.dictionary.cast(pa.string()).to_pylist())
         ranks, scores = table["rank"].to_numpy(), table["score"].to_numpy()
+        db_rows = None
+        if "db_row" in table.column_names:
+            db_rows = np.full(len(db_ids), -1, np.int64)
+            db_rows[codes] = table["db_row"].to_numpy()
+            order = np.argsort(db_rows, kind="stable")  # the file names them as they come
+            codes = np.argsort(order, kind="stable")[codes]
+            db_rows, db_ids = db_rows[order], tuple(db_ids[place] for place in order)
         place = {name: row for row, name in enumerate(query_ids)}
         lines = np.array([place[name] for name in names], np.int64)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
@@ -158,4 +173,4 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
     values[lines, ranks - 1] = scores
     if (rows != ABSENT).sum() != len(codes):
         raise OpenIliasError("Two lines of this ranking have the same query and rank.", where=path)
-    return Ranking(query_ids, db_ids, rows, values), manifest
+    return Ranking(query_ids, db_ids, rows, values, db_rows), manifest

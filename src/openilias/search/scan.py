@@ -133,9 +133,9 @@ class CpuScan:
 
     def most_bytes(self) -> int:
         """Return how much memory the tiles and the queries take at most, whichever first pass is chosen."""
-        dims = self.queries.shape[1]
+        dims: int = self.queries.shape[1]
         rows = max(kind.tile_rows * (dims * 8 + self.width * 4) for kind in PASSES.values())
-        return int(self.threads) * (rows + 16 * max(_LIST, 2 * self.width)) + self.width * dims * 8
+        return self.threads * (rows + 16 * max(_LIST, 2 * self.width)) + self.width * dims * 8
 
     def _queries_for(self, name: str) -> CodedQueries:
         if name not in self._coded:

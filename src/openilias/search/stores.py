@@ -4,110 +4,183 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from openilias.adapt.apply import adapted
 from openilias.core.errors import OpenIliasError
-from openilias.core.fingerprints import fingerprint_lines
-from openilias.core.ids import DATABASE_PARTITIONS, PARTITIONS
+from openilias.core.fingerprints import fingerprint, fingerprint_lines
+from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import claim, replacing
-from openilias.core.progress import progress
+from openilias.core.progress import progress, tell
 from openilias.descriptors.official import check_ids
-from openilias.descriptors.store import DescriptorStore, Shard
-from openilias.search.exact import topk
+from openilias.descriptors.store import DescriptorStore
+from openilias.search.best import Unwanted
+from openilias.search.checkpoint import Checkpoint, resumed_search
+from openilias.search.choice import DEFAULT_MEANS, EVERYTHING, Choice, Means
+from openilias.search.database import Database, database_of
+from openilias.search.exact import ExactSearch
 from openilias.search.origin import common_origin
-from openilias.search.ranking import KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
+from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
+from openilias.search.reading import Checks, windows
 
 ALGORITHM_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Database:
-    """The shards of all database stores in canonical order: by partition, then by name of the source."""
-
-    shards: tuple[Shard, ...]
-
-    @property
-    def rows(self) -> int:
-        """How many images there are."""
-        return sum(shard.rows for shard in self.shards)
-
-    def ids_at(self, rows: npt.NDArray[np.int64]) -> list[str]:
-        """Return the ids of ascending canonical rows; only shards that hold one are read."""
-        found: list[str] = []
-        start = 0
-        for shard in self.shards:
-            inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + shard.rows)] - start
-            if len(inside):
-                found += shard.id_array().take(inside).to_pylist()
-            start += shard.rows
-        return found
-
-
-def database_of(stores: list[DescriptorStore]) -> Database:
-    """Put the shards of stores into canonical order, whatever the order of the stores.
-
-    Raises:
-        OpenIliasError: one shard is there twice.
-    """
-    keyed = [((PARTITIONS.index(store.partition), shard.source), shard) for store in stores for shard in store.shards]
-    keyed.sort(key=lambda pair: pair[0])
-    for (first, _), (second, shard) in pairwise(keyed):
-        if first == second:
-            raise OpenIliasError(
-                f"The shard {shard.source} is in two of the stores.",
-                where=shard.where,
-                fix="Give each store once.",
-            )
-    return Database(tuple(shard for _, shard in keyed))
-
-
-def search(queries: list[DescriptorStore], database: list[DescriptorStore], k: int) -> Ranking:
+def search(
+    queries: list[DescriptorStore],
+    database: list[DescriptorStore],
+    k: int,
+    choice: Choice = EVERYTHING,
+    means: Means = DEFAULT_MEANS,
+    checkpoint: Checkpoint | None = None,
+) -> Ranking:
     """Search query stores in database stores, exactly.
 
     Args:
         queries: stores of queries; their ids must differ.
         database: stores of database images.
         k: how many images per query; all, if there are fewer.
+        choice: what is searched.
+        means: with what.
+        checkpoint: where the state is kept.
 
     Raises:
         OpenIliasError: the stores were not made by the same model, weights, protocol and benchmark, hold the wrong
             partitions, or are damaged. Of official files only the dimensions are known and compared.
     """
-    common_origin(queries, database)
-    _check_partitions(queries, database)
-    base = database_of(database)
-    query_shards = [shard for store in queries for shard in store.shards]
-    for shard in query_shards:
-        shard.verify()
-    if not any(shard.rows for shard in query_shards):
-        raise OpenIliasError("None of the queries could be described.", where=queries[0].folder, fix="See its markers.")
-    asked = np.concatenate([block for shard in query_shards for block in shard.blocks()])
-    query_ids = [item for shard in query_shards for item in shard.ids()]
-    with progress("search", total=base.rows, unit="descriptors") as step:
-
-        def blocks() -> Iterator[npt.NDArray[np.floating]]:
-            for shard in base.shards:
-                shard.verify()
-                for block in shard.blocks():
-                    yield block
-                    step(len(block))
-
-        rows, scores = topk(asked, blocks(), k)
-    occurring, places = np.unique(rows, return_inverse=True)
-    return Ranking(tuple(query_ids), tuple(base.ids_at(occurring)), places.reshape(rows.shape).astype(np.int64), scores)
+    return _Plan(queries, database, k, choice).search(means, checkpoint)
 
 
-def _check_partitions(queries: list[DescriptorStore], database: list[DescriptorStore]) -> None:
-    for store in queries:
-        if store.partition in DATABASE_PARTITIONS:
+class _Plan:
+    """A search that can be done."""
+
+    def __init__(self, queries: list[DescriptorStore], database: list[DescriptorStore], k: int, choice: Choice) -> None:
+        if choice.linear is not None:
+            queries, database = ([adapted(store, choice.linear) for store in stores] for stores in (queries, database))
+        self.queries, self.stores, self.k, self.choice = queries, database, k, choice
+        self.origin = common_origin(queries, database)
+        _check_partitions(queries, database, any_queries=choice.self_matches is not None)
+        self.base = database_of(database)
+        self.numbers = self.base.part(choice.share)
+        self.kept = sum(self.base.shards[number].rows for number in self.numbers)
+
+    def made_from(self) -> dict[str, Any]:
+        """Return what the result depends on."""
+        return {
+            "algorithm_version": ALGORITHM_VERSION,
+            "benchmark": self.origin.get("benchmark"),
+            "origin": self.origin,
+            "queries": sorted(_state(store) for store in self.queries),
+            "database": sorted(_state(store) for store in self.stores),
+            "k": self.k,
+            **self.choice.made_from(),
+        }
+
+    def search(self, means: Means, checkpoint: Checkpoint | None) -> Ranking:
+        """Search; afterwards :attr:`kept` says how many images were searched."""
+        asked, query_ids = self._asked(trust=means.trust)
+        masks = self._masks()
+        unwanted = Unwanted(duplicates=self.choice.duplicates == "remove")
+        if self.choice.self_matches == "remove":
+            unwanted = Unwanted(_own_rows(query_ids, self.base), asked, unwanted.duplicates)
+        engine = ExactSearch(
+            asked,
+            max(min(self.k, self.kept), 1),
+            unwanted=unwanted,
+            device=means.device,
+            threads=means.threads,
+            first_pass=means.first_pass,
+        )
+        done, state = checkpoint.load() if checkpoint else ([], {})
+        engine.restore(state) if state else None
+        left = [number for number in self.numbers if number not in set(done)]
+        shards = {number: self.base.shards[number] for number in left}
+        rows = sum(shard.rows for shard in shards.values())
+        needed = engine.most_bytes()
+        tell(
+            f"search: {len(asked):,} queries in {self.kept:,} images of {asked.shape[1]} dimensions on {means.device}"
+            + (f", {len(done):,} shards of them done before" if done else "")
+            + f"; at most {_megabytes(needed['tiles'])} of buffers and {_megabytes(needed['best'])} of lists"
+        )
+        with progress("search", total=rows, unit="descriptors") as step, Checks(shards, trust=means.trust) as checks:
+            for number, shard in shards.items():
+                with checks.of(number):
+                    for block, numbers, read in windows(shard, self.base.starts[number], masks.get(number)):
+                        engine.add(block, numbers)
+                        step(read)
+                done.append(number)
+                if checkpoint and checkpoint.due():
+                    checkpoint.save(done, engine.saved())
+        found, scores = engine.result()
+        occurring, places = np.unique(found[found != ABSENT], return_inverse=True)
+        listed = np.full(found.shape, ABSENT, np.int64)
+        listed[found != ABSENT] = places
+        return Ranking(query_ids, tuple(self.base.ids_at(occurring)), listed, scores, occurring)
+
+    def _asked(self, *, trust: bool) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+        shards = [shard for store in self.queries for shard in store.shards]
+        for shard in shards if not trust else ():
+            shard.verify()
+        if not any(shard.rows for shard in shards):
             raise OpenIliasError(
-                f"This store holds {store.partition}, not queries.", where=store.folder, fix="Give it as --database."
+                "None of the queries could be described.", where=self.queries[0].folder, fix="See its markers."
+            )
+        asked = np.concatenate([block for shard in shards for block in shard.blocks()])
+        return asked, tuple(item for shard in shards for item in shard.ids())
+
+    def _masks(self) -> dict[int, npt.NDArray[np.uint8]]:
+        """Return which rows of each shard are searched, packed; nothing where all are."""
+        restriction = self.choice.restriction
+        if restriction.everything:
+            return {}
+        packed = restriction.masks(
+            [self.base.shards[number].id_array for number in self.numbers],
+            [self.base.partitions[number] for number in self.numbers],
+            whole=self.choice.share.everything,
+        )
+        sizes = [self.base.shards[number].rows for number in self.numbers]
+        whole = [int(np.bitwise_count(bits).sum()) for bits in packed]
+        self.kept = sum(whole)
+        if not self.kept and self.choice.share.everything:
+            raise OpenIliasError("The lists of ids leave nothing to search.", fix="Check them.")
+        found = zip(self.numbers, packed, whole, sizes, strict=True)
+        return {number: bits for number, bits, count, size in found if count < size}
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many images lists of ids left out, and of how many."""
+        rows = sum(self.base.shards[number].rows for number in self.numbers)
+        return {"images": rows - self.kept, "of": rows}
+
+
+def _own_rows(query_ids: tuple[str, ...], base: Database) -> npt.NDArray[np.int64]:
+    """Return (Q,) the canonical row of the image with the id of each query, -1 where there is none."""
+    rows = np.full(len(query_ids), ABSENT, np.int64)
+    known = pa.array(query_ids, pa.string())
+    for shard, start in zip(base.shards, base.starts[:-1], strict=True):
+        places = pc.index_in(shard.id_array(), value_set=known).combine_chunks()
+        found = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
+        rows[places.drop_null().to_numpy()] = start + found
+    return rows
+
+
+def _megabytes(size: int) -> str:
+    return f"{-(-size // 1_000_000):,} MB"
+
+
+def _check_partitions(queries: list[DescriptorStore], database: list[DescriptorStore], *, any_queries: bool) -> None:
+    for store in queries:
+        if store.partition in DATABASE_PARTITIONS and not any_queries:
+            raise OpenIliasError(
+                f"This store holds {store.partition}, not queries.",
+                where=store.folder,
+                fix="Give it as --database. To search images of the database in it, say whether an image finds itself: "
+                "--self-matches keep|remove.",
             )
     for store in database:
         if store.partition not in DATABASE_PARTITIONS:
@@ -123,23 +196,18 @@ def search_to(
     database: list[DescriptorStore],
     k: int,
     out: Path,
+    choice: Choice = EVERYTHING,
+    means: Means = DEFAULT_MEANS,
     *,
     overwrite: bool = False,
 ) -> Ranking:
-    """Search and write the ranking folder; does nothing if it was made from the same stores.
+    """Search and write the ranking folder; does nothing if it was made from the same stores; goes on where it was.
 
     Raises:
         OpenIliasError: as :func:`search`, or ``out`` is in the way.
     """
-    origin = common_origin(queries, database)
-    made_from = {
-        "algorithm_version": ALGORITHM_VERSION,
-        "benchmark": origin.get("benchmark"),
-        "origin": origin,
-        "queries": sorted(_state(store) for store in queries),
-        "database": sorted(_state(store) for store in database),
-        "k": k,
-    }
+    plan = _Plan(queries, database, k, choice)
+    made_from = plan.made_from()
     state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
     if state == "same":
         try:
@@ -147,34 +215,39 @@ def search_to(
         except OpenIliasError:
             if not overwrite:
                 raise
-    searched = {} if "benchmark" in origin else {"searched": _searched(database)}
-    ranking = search(queries, database, k)
-    with replacing(out, state):
-        write_ranking(
-            ranking,
-            out,
-            made_from=made_from,
-            dims=queries[0].manifest.get("dims"),
-            weights_from=queries[0].manifest.get("weights_from", ""),
-            sources=[shard.source for shard in database_of(database).shards],
-            database_size=sum(store.rows for store in database),
-            skipped=[{"id": item.id, "reason": item.reason} for store in queries + database for item in store.skipped],
-            **searched,
-        )
+    official = "benchmark" not in plan.origin
+    searched = {"searched": _searched(plan.base, plan.numbers)} if official else {}
+    with resumed_search(out, fingerprint(made_from)[:16]) as checkpoint:
+        ranking = plan.search(means, checkpoint)
+        with replacing(out, state):
+            write_ranking(
+                ranking,
+                out,
+                made_from=made_from,
+                dims=plan.queries[0].manifest.get("dims"),
+                weights_from=plan.queries[0].manifest.get("weights_from", ""),
+                sources=[plan.base.shards[number].source for number in plan.numbers],
+                database=[list(name) for name in plan.base.names],
+                database_size=plan.kept,
+                left_out=plan.left_out(),
+                skipped=[
+                    {"id": item.id, "reason": item.reason} for store in (*queries, *database) for item in store.skipped
+                ],
+                **searched,
+            )
     return ranking
 
 
-def _searched(stores: list[DescriptorStore]) -> dict[str, int]:
+def _searched(base: Database, numbers: tuple[int, ...]) -> dict[str, int]:
     """Count the ids of each tar, of ``distractors`` in a folder, and of ``positives``: they tell what was searched.
 
     Raises:
         OpenIliasError: an id stands twice.
     """
-    shards = database_of(stores).shards
+    shards = [base.shards[number] for number in numbers]
     counts: Counter[str] = Counter()
-    positives = {shard.where for store in stores if store.partition == "positives" for shard in store.shards}
-    for shard, heads in zip(shards, check_ids(shards), strict=True):
-        counts.update({"positives": heads.total()} if shard.where in positives else heads)
+    for number, heads in zip(numbers, check_ids(shards), strict=True):
+        counts.update({"positives": heads.total()} if base.partitions[number] == "positives" else heads)
     return dict(sorted(counts.items()))
 
 

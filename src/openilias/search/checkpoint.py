@@ -1,0 +1,83 @@
+"""The state of a search on disk: a killed search goes on at the shard where it was."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openilias.core.files import atomic_path, owned, remove_leftovers_of, remove_temporaries, temporary_of
+from openilias.core.progress import tell
+
+_STATE = "state.npz"
+_EVERY_SECONDS = 10.0
+
+
+class Checkpoint:
+    """Where a search keeps its state; one that is killed loses what it did since, ten seconds and a shard at most.
+
+    Args:
+        folder: of the state.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _STATE
+        self._saved = time.monotonic()
+
+    def load(self) -> tuple[list[int], dict[str, npt.NDArray[Any]]]:
+        """Return which shards are done, and the state; nothing if there is none, or it cannot be read."""
+        if not self._path.exists():
+            return [], {}
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                state = {name: file[name] for name in file.files}
+            return state.pop("done").tolist(), state
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            tell(f"search: the state of the last try cannot be read ({error}); it begins anew")
+            return [], {}
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self._saved >= _EVERY_SECONDS
+
+    def save(self, done: list[int], state: dict[str, npt.NDArray[Any]]) -> None:
+        """Write the state, whole or not at all.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, done=np.array(done, np.int64), **state)
+        self._saved = time.monotonic()
+
+
+@contextmanager
+def resumed_search(out: Path, key: str) -> Iterator[Checkpoint]:
+    """Give the checkpoint of a search for an output; it is removed when the block succeeds.
+
+    Args:
+        out: folder of the ranking.
+        key: fingerprint of what it is made from: other searches for the same output have other states.
+
+    Raises:
+        OpenIliasError: another process is making this output.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = temporary_of(out, key)
+    folder.mkdir(exist_ok=True)
+    try:
+        with owned(folder):
+            remove_temporaries(folder)
+            yield Checkpoint(folder)
+            shutil.rmtree(folder)
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    remove_leftovers_of(out)
