@@ -88,7 +88,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return loaded
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, Exception) as error:
-        raise OpenIliasError(f"This weights file cannot be read: {error}.", where=path) from None
+        # Torch advises to load what it refuses all the same.
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = "it is no file of plain tensors" if refused else f"{error}".rstrip(".")
+        raise OpenIliasError(f"This weights file cannot be read: {reason}.", where=path) from None
     for key in ("state_dict", "model", "state"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

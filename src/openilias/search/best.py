@@ -69,7 +69,8 @@ class Best:
         self.least = np.full(queries, -np.inf, np.float32)
         """(Q,) what a score must reach to be among the best: proven, never a guess."""
         own = unwanted.own_values
-        self._own = None if own is None else np.array([score(q, q, np.inf) for q in own], np.float32)
+        self._own = None if own is None else own.astype(np.float64 if own.dtype == np.float64 else np.float32)
+        self._own_scores = np.array([score(q, q, np.inf) for q in ([] if self._own is None else self._own)], np.float32)
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
@@ -108,10 +109,10 @@ class Best:
         gone = np.zeros(length, np.bool_)
         if self._unwanted.own_rows is not None:
             gone |= rows_and_scores(found.key[:length])[0] == self._unwanted.own_rows[queries]
-        if self._own is not None and self._unwanted.own_values is not None:
+        if self._own is not None:
             # Equal rows have equal scores, so few need to be looked at.
-            for f in np.flatnonzero(scores_of(found.key[:length]) == self._own[queries]):
-                gone[f] |= bool((rows[found.place[f]] == self._unwanted.own_values[queries[f]]).all())
+            for f in np.flatnonzero(scores_of(found.key[:length]) == self._own_scores[queries]):
+                gone[f] |= bool((rows[found.place[f]] == self._own[queries[f]]).all())
         return int(drop(found, length, gone)) if gone.any() else length
 
     def settle(self) -> None:
