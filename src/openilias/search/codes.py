@@ -12,6 +12,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+MOST, LEAST = 1e150, 1e-150
+"""Magnitudes beyond the first are refused; those below the second are zero to a first pass. Only float64 has them."""
+
 REORDER = {"reassoc", "contract", "nsz"}
 """What the compiler may do with sums that only estimate."""
 
@@ -51,6 +54,12 @@ def _compile_largest(row: Any) -> Any:
     return of_float32 if row.dtype == types.float32 else of_float64
 
 
+@njit(cache=True, nogil=True)
+def _encode_nothing(largest: Any, i: int, codes: Any, scale: Any, rest: Any, size: Any) -> None:
+    codes[i, :] = 0
+    scale[i], rest[i], size[i] = 1.0, 1e-30 if largest > 0 else 0.0, 0.0
+
+
 @njit(cache=True, nogil=True, fastmath=REORDER)
 def _int8_row(row: Any, inverse: Any, codes: Any) -> tuple[Any, Any]:
     """Round ``row * inverse`` to int8; return the sums of squares of the remainders and of the codes."""
@@ -77,24 +86,24 @@ def encode_int8(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
         size: (M,) float32, written: at least ``|codes|``.
 
     Returns:
-        The first row with a value that is not finite, -1 if there is none.
+        The first row with a value that is not finite, or beyond :data:`MOST`; -1 if there is none.
     """
-    roundings = np.float32(np.sqrt(rows.shape[1]) * 2.0**-14)
+    dims = rows.shape[1]
+    grown, roundings = np.float32(1.001 + dims * 2.0**-23), np.float32(np.sqrt(dims) * 2.0**-14)
     for i in range(len(rows)):
         largest = np.float64(_largest(rows[i]))
-        if not np.isfinite(largest):
+        if not largest <= MOST:
             return i
-        if largest == 0.0:
-            scale[i], rest[i], size[i] = 1.0, 0.0, 0.0
-            codes[i, :] = 0
+        if largest < LEAST:
+            _encode_nothing(largest, i, codes, scale, rest, size)
             continue
         scale[i] = largest / 127.0
         if 1e-30 < largest < 1e30:
             left, kept = _int8_row(rows[i], np.float32(127.0 / largest), codes[i])
         else:
             left, kept = _int8_row(rows[i], 127.0 / largest, codes[i])
-        rest[i] = np.float32(1.001) * np.sqrt(left) + roundings
-        size[i] = np.float32(1.001) * np.sqrt(kept)
+        rest[i] = grown * np.sqrt(left) + roundings
+        size[i] = grown * np.sqrt(kept)
     return -1
 
 
@@ -151,18 +160,22 @@ def encode_float(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int
 
     Otherwise as :func:`encode_int8`.
     """
+    grown = np.float32(1.001 + rows.shape[1] * 2.0**-23)
     for i in range(len(rows)):
         largest = np.float64(_largest(rows[i]))
-        if not np.isfinite(largest):
+        if not largest <= MOST:
             return i
+        if largest < LEAST:
+            _encode_nothing(largest, i, codes, scale, rest, size)
+            continue
         # With a power of two divided out nothing overflows, and what underflows is below all slack.
-        exponent = 0.0 if largest == 0.0 else np.floor(np.log2(largest))
+        exponent = np.floor(np.log2(largest))
         scale[i] = 2.0**exponent
         if -100 < exponent < 100:
             left, kept = _float_row(rows[i], np.float32(2.0**-exponent), codes[i])
         else:
             left, kept = _float_row(rows[i], 2.0**-exponent, codes[i])
         # Rows of float64 are rounded to float32 on the way, by half a unit in the last place.
-        rest[i] = np.float32(1.001) * np.sqrt(left) + np.float32(2.0**-23) * np.sqrt(kept)
-        size[i] = np.float32(1.001) * np.sqrt(kept)
+        rest[i] = grown * np.sqrt(left) + np.float32(2.0**-23) * np.sqrt(kept)
+        size[i] = grown * np.sqrt(kept)
     return -1

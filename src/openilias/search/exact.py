@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.search.best import NOTHING, Best, Unwanted, check_rows, rows_and_scores
+from openilias.search.codes import MOST
 from openilias.search.scan import CpuScan
 
 Vectors = npt.NDArray[Any]
@@ -104,9 +105,9 @@ class ExactSearch:
         if queries.ndim != 2 or k < 1:
             raise OpenIliasError(f"Cannot search with queries of shape {queries.shape} and k = {k}.")
         _require_numbers(queries, "queries")
-        bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+        bad = np.flatnonzero(~(np.abs(queries.astype(np.float64)).max(axis=1, initial=0) <= MOST))
         if len(bad):
-            raise OpenIliasError(f"A descriptor of the queries is not finite (row {bad[0]}).")
+            raise OpenIliasError(f"A descriptor of the queries is not finite (row {bad[0]}), or larger than {MOST:g}.")
         self._dims = queries.shape[1]
         self._parts: list[_Part] = []
         for start in range(0, len(queries), _MOST_QUERIES):

@@ -147,7 +147,7 @@ def bars_of(least: Any, scale: Any, largest: float, bars: Any) -> None:
     for q in range(len(least)):
         # What is rounded up to the score counts too.
         below = np.nextafter(min(least[q], _FLOAT32_MOST), np.float32(-np.inf))
-        bar = np.float64(below) / (scale[q] * largest)
+        bar = np.float64(below) / scale[q] / largest
         bars[q] = np.nextafter(np.float32(max(min(bar, _BAR_MOST), -_BAR_MOST)), np.float32(-np.inf))
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.search.best import Best
-from openilias.search.codes import widen
+from openilias.search.codes import MOST, widen
 from openilias.search.first_pass import PASSES, CodedQueries, is_sound
 from openilias.search.kernels import (
     LANES,
@@ -186,7 +186,9 @@ class CpuScan:
         with _one_thread_each():
             self._in_threads(work, asked, block.shape[1])
         if failures:
-            raise OpenIliasError(f"A descriptor of the database is not finite (row {min(failures)}).")
+            raise OpenIliasError(
+                f"A descriptor of the database is not finite (row {min(failures)}), or larger than {MOST:g}.",
+            )
 
     def sample_scores(self, rows: Array) -> npt.NDArray[np.float32]:
         """Return approximate scores (Q, n) of some rows."""
