@@ -13,6 +13,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
 from openilias.core.protocol import Protocol
 from openilias.models.sift_vlad import SiftVladSettings
+from openilias.search.indexes import IndexSpec
 
 
 class FitStep(SiftVladSettings):
@@ -33,6 +34,30 @@ class SearchStep(BaseModel):
     k: int | None = Field(default=None, ge=1)
 
 
+class CompressStep(BaseModel):
+    """A search of a compressed index, compared with the exact one: the fields of :class:`IndexSpec`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: str
+    params: str = ""
+    rescore: int = 0
+    train: int | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> CompressStep:
+        try:
+            self.spec()
+        except OpenIliasError as error:
+            raise ValueError(f"{error.what} {error.fix or ''}".strip()) from None
+        return self
+
+    def spec(self) -> IndexSpec:
+        """Return it as a value of the search."""
+        return IndexSpec(self.index, self.params, self.rescore, self.train, self.seed)
+
+
 class Experiment(BaseModel):
     """One run, or, with ``matrix``, one for every combination of the listed values.
 
@@ -45,6 +70,7 @@ class Experiment(BaseModel):
         queries: of which kind.
         protocol: all that the numbers depend on.
         search: how deep.
+        compress: compressed indexes to search besides.
         allow_missing: count queries without a result as zero.
         partial_database: accept that the benchmark's distractors are not here.
         skip_unreadable: list images that cannot be decoded and go on.
@@ -62,6 +88,7 @@ class Experiment(BaseModel):
     queries: Literal["image", "text", "both"] = "image"
     protocol: Protocol = Protocol()
     search: SearchStep = SearchStep()
+    compress: tuple[CompressStep, ...] = ()
     allow_missing: bool = False
     partial_database: bool = False
     skip_unreadable: bool = False
@@ -79,6 +106,10 @@ class Experiment(BaseModel):
             raise ValueError("out must name a folder")
         if self.search.k is not None and self.search.k < self.protocol.k:
             raise ValueError("search.k must not be smaller than protocol.k")
+        if any(0 < step.rescore < self.depth for step in self.compress):
+            raise ValueError(f"compress: rescore must not be smaller than the depth of the search, {self.depth}")
+        if len({step.spec().name for step in self.compress}) < len(self.compress):
+            raise ValueError("compress lists one index twice")
         return self
 
     @property

@@ -9,15 +9,20 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import read_json
 from openilias.data import read_ilias
 from openilias.evaluate.results import read_evaluation
+from openilias.report.compression import CompressedSearch
 from openilias.report.html import ReportInput, is_report, write_report
+from openilias.search.compressed import facts_of
 from openilias.search.ranking import read_ranking
+
+_SEARCHED = ("benchmark", "origin", "queries", "database", "k")
 
 
 def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_queries: int = 24) -> Path:
     """Write the report of a run and return its page.
 
     Args:
-        run: a folder with ``ranking`` and ``evaluation``.
+        run: a folder with ``ranking`` and ``evaluation``; and with those of compressed searches, each in
+            ``compressed/<name>``, if there are any.
         out: folder of the report; replaced if it is there.
         benchmark: where the pictures are; as ``run.json`` says by default.
         gallery_queries: how many queries are shown with pictures.
@@ -61,7 +66,10 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
         notes.insert(0, f"The features were read from {origin.get('format')}: nothing says by which model, and how.")
     if evaluation.unsearched:
         left_out = first_few(list(evaluation.unsearched))
-        notes.insert(0, f"{len(evaluation.unsearched)} shards of the benchmark were not searched: {left_out}.")
+        notes.insert(0, f"{len(evaluation.unsearched)} parts of the benchmark were not searched: {left_out}.")
+    compressed, others = _compressed(run, ranking_manifest, evaluation_manifest)
+    if others:
+        notes.append(f"Compressed searches of something else are not shown: {first_few(others)}.")
     return write_report(
         ReportInput(
             title=f"{model['name']} on {benchmark.name}",
@@ -74,7 +82,27 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             database_size=ranking_manifest.get("database_size"),
             notes=tuple(notes),
             times=about.get("times", {}),
+            compressed=tuple(compressed),
         ),
         out,
         gallery_queries=gallery_queries,
     )
+
+
+def _compressed(
+    run: Path, ranking_manifest: dict[str, Any], evaluation_manifest: dict[str, Any]
+) -> tuple[list[CompressedSearch], list[str]]:
+    """Return the compressed searches of what the exact search searched, and the names of others."""
+    found, others = [], []
+    for folder in sorted((run / "compressed").glob("*")):
+        if not (folder / "evaluation" / "evaluation.json").exists():  # indexes, or a search that was killed
+            continue
+        ranking, searched = read_ranking(folder / "ranking")
+        evaluation, evaluated = read_evaluation(folder / "evaluation")
+        same = all(searched["made_from"].get(key) == ranking_manifest["made_from"].get(key) for key in _SEARCHED)
+        alike = evaluated["made_from"] | {"ranking": None} == evaluation_manifest["made_from"] | {"ranking": None}
+        if same and alike and evaluated["made_from"].get("ranking") == searched["fingerprint"]:
+            found.append(CompressedSearch(*facts_of(searched), ranking, evaluation))
+        else:
+            others.append(folder.name)
+    return found, others

@@ -22,6 +22,8 @@ from openilias.experiments.report import report_run
 from openilias.models.backbone import Backbone
 from openilias.models.fit import fit
 from openilias.models.zoo import find_model, load_model
+from openilias.search.compressed import search_compressed_to
+from openilias.search.indexes import IndexSpec
 from openilias.search.stores import search_to
 
 KIND = "run"
@@ -116,10 +118,12 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
             overwrite=overwrite,
         ),
     )
+    compressed = _compress(experiment, benchmark, queries, database, clock, overwrite=overwrite)
     steps: dict[str, str] = {
         **{str(store.partition): store.fingerprint for store in queries + database},
         "ranking": read_manifest(folder / "ranking" / "ranking.json", kind="ranking")["fingerprint"],
         "evaluation": read_manifest(folder / "evaluation" / "evaluation.json", kind="evaluation")["fingerprint"],
+        **compressed,
     }
     write_manifest(
         folder / "run.json",
@@ -132,6 +136,48 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     )
     page = clock.time("report", lambda: report_run(folder, folder / "report"))
     return RunResult(folder, evaluation, page, clock.times)
+
+
+def _compress(
+    experiment: Experiment,
+    benchmark: Benchmark,
+    queries: list[DescriptorStore],
+    database: list[DescriptorStore],
+    clock: _Clock,
+    *,
+    overwrite: bool,
+) -> dict[str, str]:
+    """Search each compressed index and evaluate; return the fingerprints of the evaluations."""
+    steps = {}
+    for spec in (step.spec() for step in experiment.compress):
+        folder = experiment.out / "compressed" / spec.name
+        # Searches that differ only in parameters or rescoring share their index.
+        index_file = folder.parent / "indexes" / f"{spec.index_name}.faiss"
+
+        def work(spec: IndexSpec = spec, folder: Path = folder, index_file: Path = index_file) -> None:
+            search_compressed_to(
+                queries,
+                database,
+                experiment.depth,
+                folder / "ranking",
+                spec,
+                index_file=index_file,
+                overwrite=overwrite,
+            )
+            evaluate_to(
+                folder / "ranking",
+                benchmark,
+                folder / "evaluation",
+                k=experiment.protocol.k,
+                allow_missing=experiment.allow_missing,
+                partial_database=experiment.partial_database,
+                overwrite=overwrite,
+            )
+
+        clock.time(f"compress {spec.name}", work)
+        manifest = read_manifest(folder / "evaluation" / "evaluation.json", kind="evaluation")
+        steps[f"compressed/{spec.name}"] = str(manifest["fingerprint"])
+    return steps
 
 
 def _load(

@@ -15,15 +15,16 @@ from markupsafe import Markup, escape
 
 from openilias.core.errors import first_few
 from openilias.core.files import atomic_folder, read_json, write_json
+from openilias.core.protocol import OF_SEARCH
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import Evaluation, QueryResult
-from openilias.report import tables
+from openilias.report import compression, tables
 from openilias.report.gallery import Gallery, Shown, make_gallery
 from openilias.search.ranking import Ranking
 
 KIND = "report"
 MARKER = "report.json"
-_ENTRIES = {MARKER, "index.html", "images", "queries.csv", "groups.csv"}
+_ENTRIES = {MARKER, "index.html", "images", "queries.csv", "groups.csv", "compression.csv"}
 
 PROTOCOL_MEANING = {
     "resolution": "target size of an image in pixels",
@@ -42,6 +43,8 @@ PROTOCOL_MEANING = {
     "precision": "number format in which the network computes",
     "dtype": "number format of the stored descriptors; scores are those of the stored values",
     "k": "how many database images are retrieved and evaluated per query",
+    "self_matches": "whether the query itself is listed where the database holds it",
+    "duplicates": "whether database images with the same descriptor are all listed, or only the first",
     "compat": "paper = as the paper defines it; official = also what the official code does where it errs",
 }
 _BY_DEFAULT = {"resolution": "the model's own", "pooling": "the model's own"}
@@ -63,6 +66,7 @@ class ReportInput:
         database_size: how many images were searched, if known.
         notes: what a reader must know, shown at the top.
         times: step -> seconds.
+        compressed: searches of compressed indexes of the same; there is a section if there are any.
     """
 
     title: str
@@ -73,6 +77,7 @@ class ReportInput:
     database_size: int | None = None
     notes: tuple[str, ...] = ()
     times: Mapping[str, float] = field(default_factory=dict)
+    compressed: tuple[compression.CompressedSearch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def is_report(folder: Path) -> bool:
 
 
 def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -> Path:
-    """Write ``index.html``, ``images/``, ``queries.csv`` and ``groups.csv``: equal input, equal bytes.
+    """Write ``index.html``, ``images/``, ``queries.csv``, ``groups.csv`` and, if there are compressed searches,
+    ``compression.csv``: equal input, equal bytes.
 
     Args:
         report: what is shown.
@@ -120,7 +126,10 @@ def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -
         gallery = make_gallery(report.benchmark, report.ranking, report.evaluation, folder, queries=gallery_queries)
         (folder / "queries.csv").write_text(tables.queries_csv(report.evaluation), encoding="utf-8")
         (folder / "groups.csv").write_text(tables.groups_csv(report.evaluation), encoding="utf-8")
-        (folder / "index.html").write_text(_render(report, gallery), encoding="utf-8")
+        found = compression.compression_of(report.ranking, report.evaluation, report.compressed)
+        if found is not None:
+            (folder / "compression.csv").write_text(compression.compression_csv(found), encoding="utf-8")
+        (folder / "index.html").write_text(_render(report, gallery, found), encoding="utf-8")
         write_json(folder / MARKER, {"kind": KIND, "title": report.title})
     return out / "index.html"
 
@@ -145,7 +154,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _render(report: ReportInput, gallery: Gallery) -> str:
+def _render(report: ReportInput, gallery: Gallery, found: compression.Compression | None) -> str:
     evaluation, benchmark = report.evaluation, report.benchmark
     anchors = _anchors(evaluation, gallery)
     rows = _query_rows(evaluation, anchors)
@@ -178,6 +187,7 @@ def _render(report: ReportInput, gallery: Gallery) -> str:
             categories={q.object: benchmark.taxonomy.mid(q.object) for q in evaluation.queries},
             depth=_depth(evaluation),
             alt=alt_text,
+            compression=found,
         )
     )
 
@@ -237,7 +247,7 @@ def _short_lists(evaluation: Evaluation, database_size: int | None) -> str:
 
 def _protocol_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     protocol = evaluation.protocol
-    fields = protocol.model_dump(mode="json", include=None if evaluation.described else {"k", "compat"})
+    fields = protocol.model_dump(mode="json", include=None if evaluation.described else {*OF_SEARCH, "compat"})
     rows = [
         (
             name,

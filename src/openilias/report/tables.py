@@ -210,7 +210,7 @@ def _clutter_label(low: float, high: float) -> str:
 def queries_csv(evaluation: Evaluation) -> str:
     """Return one line per query; AP and oracle in [0, 1] at full precision, best rank empty without a hit."""
     header = ("query_id", "object", "ap", "oracle", "positives", "hits", "best_rank")
-    return _csv(
+    return csv_text(
         header,
         (
             (q.query_id, q.object, repr(q.ap), repr(q.oracle), len(q.positives), q.hits, best_rank(q))
@@ -222,7 +222,7 @@ def queries_csv(evaluation: Evaluation) -> str:
 def groups_csv(evaluation: Evaluation) -> str:
     """Return one line per group of every table; the names are those of the evaluation."""
     header = ("table", "group", "map", "objects", "queries", "positives")
-    return _csv(
+    return csv_text(
         header,
         (
             (
@@ -239,7 +239,8 @@ def groups_csv(evaluation: Evaluation) -> str:
     )
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> str:
+    """Return lines as CSV; None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -24,15 +24,15 @@ from openilias.core.manifests import claim, replacing
 from openilias.core.progress import progress
 from openilias.descriptors.official import check_ids
 from openilias.descriptors.store import DescriptorStore, Floats, Shard
+from openilias.search.database import database_of
 from openilias.search.exact import pair_scores
 from openilias.search.indexes import Built, IndexSpec, floats, index_of, picked, untyped_faiss
 from openilias.search.origin import common_origin
 from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
-from openilias.search.stores import database_of
 
 ALGORITHM_VERSION = 1
 _QUERIES = 1024
-_PAIR_BYTES = 64 << 20
+_PAIR_BYTES = 512 << 10  # more is slower: it leaves the caches
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -121,9 +121,6 @@ def search_compressed(
         path=index_file,
         overwrite=overwrite,
     )
-    if spec.rescore and index_file is not None:  # it may have been made long ago
-        for shard in base.shards:
-            shard.verify()
     started = time.perf_counter()
     rows, scores = search_index(built, floats(asked, "queries"), max(k, spec.rescore), spec)
     if spec.rescore:

@@ -107,9 +107,8 @@ class IndexSpec:
     def least(self, dims: int) -> int:
         """Return how many descriptors of ``dims`` dimensions it must learn from, at the least."""
         parts = _parts(self.factory)
-        bits = max(
-            8 if parts["opq"] else 0, int(parts["bits"] or 8)
-        )  # OPQ learns its rotation with codebooks of 8 bits
+        # OPQ learns its rotation with codebooks of 8 bits, whatever those of PQ have.
+        bits = max(8 if parts["opq"] else 0, int(parts["bits"] or 8))
         centroids = max(int(parts["lists"] or 0), 2**bits if parts["pq"] else 0)
         return max(PER_CENTROID * centroids, dims if parts["rotation"] == "ITQ" or parts["opq"] else 1)
 
@@ -176,6 +175,8 @@ def index_of(
     if path is not None:
         found = _read(path, made_from, overwrite=overwrite)
         if found is not None:
+            for shard in shards if spec.rescore else ():  # what is read of them is not seen by anything else
+                shard.verify()
             return found
     built = build_index(spec, shards, dims)
     if path is not None:
@@ -196,7 +197,7 @@ def build_index(spec: IndexSpec, shards: Sequence[Shard], dims: int) -> Built:
     sizes = [shard.rows for shard in shards]
     sample = _sample(spec, shards, sizes, dims)
     started = time.perf_counter()
-    with _faiss_errors(spec):
+    with _faiss_errors(spec, dims):
         index.train(sample)
     train_seconds = time.perf_counter() - started
     train_rows = len(sample)
@@ -206,12 +207,12 @@ def build_index(spec: IndexSpec, shards: Sequence[Shard], dims: int) -> Built:
     with (
         progress(f"add to {spec.index_name}", total=sum(sizes), unit="descriptors") as step,
         _one_thread_for_graphs(spec),
-        _faiss_errors(spec),
     ):
         for shard in shards:
             shard.verify()
             for block in shard.blocks():
-                index.add(floats(block, "database"))
+                with _faiss_errors(spec, dims):
+                    index.add(floats(block, "database"))
                 step(len(block))
     add_seconds = time.perf_counter() - started
     growth = (_file_size(index) - fixed) / sum(sizes)
@@ -227,8 +228,10 @@ def _new(spec: IndexSpec, dims: int) -> Any:
             f"The index {spec.factory} cannot be made: ITQ makes no more bits than there are dimensions, {dims}.",
             fix=f"Ask for ITQ{dims},LSH, or for RR{parts['out']},LSH.",
         )
-    with _faiss_errors(spec):
-        return faiss.index_factory(dims, spec.factory, metric)
+    # Without "np" faiss also learns a filter that is not used here, which takes most of the time.
+    factory = f"{spec.factory}np" if parts["pq"] and not spec.factory.endswith("fs") else spec.factory
+    with _faiss_errors(spec, dims):
+        return faiss.index_factory(dims, factory, metric)
 
 
 def _sample(spec: IndexSpec, shards: Sequence[Shard], sizes: list[int], dims: int) -> npt.NDArray[np.float32]:
@@ -319,13 +322,14 @@ def _one_thread_for_graphs(spec: IndexSpec) -> Iterator[None]:
 
 
 @contextmanager
-def _faiss_errors(spec: IndexSpec) -> Iterator[None]:
+def _faiss_errors(spec: IndexSpec, dims: int) -> Iterator[None]:
     """Name the index, and the reason as faiss puts it, without its source lines."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         reason = re.split(r"failed: |\.cpp:\d+: (?:Error: )?", str(error))[-1].strip().rstrip(".")
-        raise OpenIliasError(f"The index {spec.factory} cannot be made: {reason}.", fix=_EXAMPLES) from None
+        what = f"The index {spec.factory} of descriptors of {dims} dimensions cannot be made: {reason}."
+        raise OpenIliasError(what, fix=_EXAMPLES) from None
 
 
 def _file_size(index: Any) -> int:
