@@ -22,6 +22,7 @@ from openilias.experiments.report import report_run
 from openilias.models.backbone import Backbone
 from openilias.models.fit import fit
 from openilias.models.zoo import find_model, load_model
+from openilias.search.choice import Choice, Means
 from openilias.search.compressed import search_compressed_to
 from openilias.search.indexes import IndexSpec
 from openilias.search.stores import search_to
@@ -102,9 +103,14 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     database = [describe(partition) for partition in partitions]
     # What a retry has added is searched and evaluated anew.
     overwrite = overwrite or resources.retry
+    protocol = experiment.protocol
+    choice = Choice(
+        self_matches="remove" if protocol.self_matches == "remove" else None, duplicates=protocol.duplicates
+    )
+    means = Means(resources.device)
     clock.time(
         "search",
-        lambda: search_to(queries, database, experiment.depth, folder / "ranking", overwrite=overwrite),
+        lambda: search_to(queries, database, experiment.depth, folder / "ranking", choice, means, overwrite=overwrite),
     )
     evaluation = clock.time(
         "evaluate",

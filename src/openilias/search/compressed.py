@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.fingerprints import fingerprint_lines
-from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import claim, replacing
 from openilias.core.progress import progress
-from openilias.descriptors.official import check_ids
+from openilias.core.shards import Share
 from openilias.descriptors.store import DescriptorStore, Floats, Shard
 from openilias.search.database import database_of
 from openilias.search.exact import pair_scores
 from openilias.search.indexes import Built, IndexSpec, floats, index_of, picked, untyped_faiss
 from openilias.search.origin import common_origin
 from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
+from openilias.search.stores import check_partitions, read_queries, searched_ids, state_of
 
 ALGORITHM_VERSION = 1
 _QUERIES = 1024
@@ -105,19 +103,19 @@ def search_compressed(
             are rescored than asked for; or the index finds fewer than k images for every query.
     """
     common_origin(queries, database)
-    _check_partitions(queries, database)
+    check_partitions(queries, database)
     if k < 1 or 0 < spec.rescore < k:
         raise OpenIliasError(
             f"The best {k} cannot be taken from {spec.rescore} rescored ones." if k > 0 else f"k = {k} is no depth.",
             fix="Rescore as many as are asked for with -k, or more.",
         )
     base = database_of(database)
-    query_ids, asked = _read_queries(queries)
+    query_ids, asked = read_queries(queries)
     built = index_of(
         spec,
         base.shards,
         asked.shape[1],
-        states=sorted(_state(store) for store in database),
+        states=sorted(state_of(store) for store in database),
         path=index_file,
         overwrite=overwrite,
     )
@@ -242,8 +240,8 @@ def search_compressed_to(
         "algorithm_version": ALGORITHM_VERSION,
         "benchmark": origin.get("benchmark"),
         "origin": origin,
-        "queries": sorted(_state(store) for store in queries),
-        "database": sorted(_state(store) for store in database),
+        "queries": sorted(state_of(store) for store in queries),
+        "database": sorted(state_of(store) for store in database),
         "k": k,
         "index": asdict(spec),
     }
@@ -255,7 +253,8 @@ def search_compressed_to(
         except OpenIliasError:
             if not overwrite:
                 raise
-    searched = {} if "benchmark" in origin else {"searched": _searched(database)}
+    base = database_of(database)
+    searched = {} if "benchmark" in origin else {"searched": searched_ids(base, base.part(Share()))}
     ranking, facts = search_compressed(queries, database, k, spec, index_file=index_file, overwrite=overwrite)
     with replacing(out, state):
         write_ranking(
@@ -285,36 +284,3 @@ def facts_of(manifest: dict[str, Any]) -> tuple[IndexSpec, IndexFacts]:
         raise OpenIliasError(
             f"This ranking does not say which index it is from: {error}.", fix="Search again with --overwrite."
         ) from None
-
-
-def _read_queries(queries: list[DescriptorStore]) -> tuple[tuple[str, ...], Floats]:
-    shards = [shard for store in queries for shard in store.shards]
-    for shard in shards:
-        shard.verify()
-    if not any(shard.rows for shard in shards):
-        raise OpenIliasError("None of the queries could be described.", where=queries[0].folder, fix="See its markers.")
-    asked = np.concatenate([block for shard in shards for block in shard.blocks()])
-    return tuple(item for shard in shards for item in shard.ids()), asked
-
-
-def _check_partitions(queries: list[DescriptorStore], database: list[DescriptorStore]) -> None:
-    for stores, wanted, option in ((queries, False, "--database"), (database, True, "--queries")):
-        for store in stores:
-            if (store.partition in DATABASE_PARTITIONS) != wanted:
-                raise OpenIliasError(
-                    f"This store holds {store.partition}.", where=store.folder, fix=f"Give it as {option}."
-                )
-
-
-def _searched(stores: list[DescriptorStore]) -> dict[str, int]:
-    shards = database_of(stores).shards
-    counts: Counter[str] = Counter()
-    positives = {shard.where for store in stores if store.partition == "positives" for shard in store.shards}
-    for shard, heads in zip(shards, check_ids(shards), strict=True):
-        counts.update({"positives": heads.total()} if shard.where in positives else heads)
-    return dict(sorted(counts.items()))
-
-
-def _state(store: DescriptorStore) -> str:
-    digests = fingerprint_lines(f"{shard.sha256} {shard.ids_sha256}" for shard in store.shards)
-    return f"{store.partition} {store.fingerprint} {digests}"

@@ -65,7 +65,7 @@ class _Plan:
             queries, database = ([adapted(store, choice.linear) for store in stores] for stores in (queries, database))
         self.queries, self.stores, self.k, self.choice = queries, database, k, choice
         self.origin = common_origin(queries, database)
-        _check_partitions(queries, database, any_queries=choice.self_matches is not None)
+        check_partitions(queries, database, any_queries=choice.self_matches is not None)
         self.base = database_of(database)
         self.numbers = self.base.part(choice.share)
         self.kept = sum(self.base.shards[number].rows for number in self.numbers)
@@ -76,15 +76,15 @@ class _Plan:
             "algorithm_version": ALGORITHM_VERSION,
             "benchmark": self.origin.get("benchmark"),
             "origin": self.origin,
-            "queries": sorted(_state(store) for store in self.queries),
-            "database": sorted(_state(store) for store in self.stores),
+            "queries": sorted(state_of(store) for store in self.queries),
+            "database": sorted(state_of(store) for store in self.stores),
             "k": self.k,
             **self.choice.made_from(),
         }
 
     def search(self, means: Means, checkpoint: Checkpoint | None) -> Ranking:
         """Search; afterwards :attr:`kept` says how many images were searched."""
-        asked, query_ids = self._asked(trust=means.trust)
+        query_ids, asked = read_queries(self.queries, trust=means.trust)
         masks = self._masks()
         unwanted = Unwanted(duplicates=self.choice.duplicates == "remove")
         if self.choice.self_matches == "remove":
@@ -123,17 +123,6 @@ class _Plan:
         listed[found != ABSENT] = places
         return Ranking(query_ids, tuple(self.base.ids_at(occurring)), listed, scores, occurring)
 
-    def _asked(self, *, trust: bool) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-        shards = [shard for store in self.queries for shard in store.shards]
-        for shard in shards if not trust else ():
-            shard.verify()
-        if not any(shard.rows for shard in shards):
-            raise OpenIliasError(
-                "None of the queries could be described.", where=self.queries[0].folder, fix="See its markers."
-            )
-        asked = np.concatenate([block for shard in shards for block in shard.blocks()])
-        return asked, tuple(item for shard in shards for item in shard.ids())
-
     def _masks(self) -> dict[int, npt.NDArray[np.uint8]]:
         """Return which rows of each shard are searched, packed; nothing where all are."""
         restriction = self.choice.restriction
@@ -158,6 +147,23 @@ class _Plan:
         return {"images": rows - self.kept, "of": rows}
 
 
+def read_queries(
+    queries: list[DescriptorStore], *, trust: bool = False
+) -> tuple[tuple[str, ...], npt.NDArray[np.floating]]:
+    """Return the ids and the descriptors (Q, D) of stores of queries.
+
+    Raises:
+        OpenIliasError: damaged, unless they are trusted; or there are none.
+    """
+    shards = [shard for store in queries for shard in store.shards]
+    for shard in shards if not trust else ():
+        shard.verify()
+    if not any(shard.rows for shard in shards):
+        raise OpenIliasError("None of the queries could be described.", where=queries[0].folder, fix="See its markers.")
+    asked = np.concatenate([block for shard in shards for block in shard.blocks()])
+    return tuple(item for shard in shards for item in shard.ids()), asked
+
+
 def _own_rows(query_ids: tuple[str, ...], base: Database) -> npt.NDArray[np.int64]:
     """Return (Q,) the canonical row of the image with the id of each query, -1 where there is none."""
     rows = np.full(len(query_ids), ABSENT, np.int64)
@@ -173,7 +179,10 @@ def _megabytes(size: int) -> str:
     return f"{-(-size // 1_000_000):,} MB"
 
 
-def _check_partitions(queries: list[DescriptorStore], database: list[DescriptorStore], *, any_queries: bool) -> None:
+def check_partitions(
+    queries: list[DescriptorStore], database: list[DescriptorStore], *, any_queries: bool = False
+) -> None:
+    """Raise OpenIliasError if stores hold the wrong partitions; ``any_queries`` accepts any as queries."""
     for store in queries:
         if store.partition in DATABASE_PARTITIONS and not any_queries:
             raise OpenIliasError(
@@ -216,7 +225,7 @@ def search_to(
             if not overwrite:
                 raise
     official = "benchmark" not in plan.origin
-    searched = {"searched": _searched(plan.base, plan.numbers)} if official else {}
+    searched = {"searched": searched_ids(plan.base, plan.numbers)} if official else {}
     with resumed_search(out, fingerprint(made_from)[:16]) as checkpoint:
         ranking = plan.search(means, checkpoint)
         with replacing(out, state):
@@ -238,7 +247,7 @@ def search_to(
     return ranking
 
 
-def _searched(base: Database, numbers: tuple[int, ...]) -> dict[str, int]:
+def searched_ids(base: Database, numbers: tuple[int, ...]) -> dict[str, int]:
     """Count the ids of each tar, of ``distractors`` in a folder, and of ``positives``: they tell what was searched.
 
     Raises:
@@ -251,7 +260,7 @@ def _searched(base: Database, numbers: tuple[int, ...]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _state(store: DescriptorStore) -> str:
+def state_of(store: DescriptorStore) -> str:
     """Return what identifies the content of a store: what it was made from, and its shards."""
     digests = fingerprint_lines(f"{shard.sha256} {shard.ids_sha256}" for shard in store.shards)
     return f"{store.partition} {store.fingerprint} {digests}"
