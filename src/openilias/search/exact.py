@@ -140,7 +140,7 @@ class ExactSearch:
             _require_numbers(block, "database")
         if not len(block):
             return
-        numbers = range(rows, rows + len(block)) if isinstance(rows, int) else rows
+        numbers = range(int(rows), int(rows) + len(block)) if isinstance(rows, int | np.integer) else rows
         check_rows(1 + int(numbers[-1] if isinstance(numbers, range) else numbers.max()))
         for part in self._parts:
             part.add(block, numbers)
@@ -230,7 +230,7 @@ class _Part:
         missed = (guess > -np.inf) & ~(best.complete & (best.least >= guess))
         if missed.any():
             lowered = np.where(missed, np.float32(-np.inf), np.float32(np.inf))
-            self.scanner.scan(block, numbers, best, lowered, np.where(missed, guess, nowhere))
+            self.scanner.scan(block, numbers, best, lowered, np.where(missed, guess, np.float32(-np.inf)))
             best.settle()
 
     def _guess(self, block: Vectors) -> npt.NDArray[np.float32]:

@@ -126,6 +126,11 @@ class CpuScan:
         self._coded: dict[str, CodedQueries] = {}
         if first_pass is not None and first_pass not in PASSES:
             raise OpenIliasError(f"There is no first pass {first_pass!r}.", fix=f"Use one of {', '.join(PASSES)}.")
+        if first_pass is not None and not is_sound(PASSES[first_pass], queries.shape[1]):
+            raise OpenIliasError(
+                f"Products in {first_pass} of {queries.shape[1]} dimensions are not exact enough on this machine.",
+                fix="Leave the choice of the first pass to the search.",
+            )
         self.first_pass = first_pass
         """The first pass, if it is chosen."""
         self.scored = 0
