@@ -3,8 +3,8 @@
 - guess: the first threshold guessed from a sample, against none (everything is scored until k are known);
 - cached codes: int8 codes kept beside the store, which would save reading float16, widening and rounding;
 - fused filter: the share of the filter, which is all that fusing it with the product could save;
-- principal axes: a product over the first m axes of the data, and by Cauchy and Schwarz a bound of the rest. What survives
-  it has to go through the rest of the product.
+- principal axes: a product over the first m axes of the data, and by Cauchy and Schwarz a bound of the rest; what
+  survives it has to go through the rest of the product.
 
     python benchmarks/search_ideas.py [--rows 1000000] [--photos STORE]
 """
@@ -118,11 +118,11 @@ def shares(queries: np.ndarray, database: np.ndarray, first_pass: str) -> dict[s
             largest = describe_rows(tile.scale, tile.rest, tile.size, drift, rows_of_tile)
             bars_of(limits.least, asked.asked.scale, largest, tile.bars)
             rounding = np.float32(asked.first_pass.rounding)
-            never = np.full(width, np.inf, np.float32)
+            never, none = np.full(width, np.inf, np.float32), np.empty((0, 0))
             now = time.perf_counter()
-            survivors(0, tile.products, rounding, rows_of_tile, asked.asked, never, limits, True, tile.found)
+            survivors(0, tile.products, rounding, rows_of_tile, asked.asked, never, limits, True, none, tile.found)
             now = clock("filter", now)
-            survivors(0, tile.products, rounding, rows_of_tile, asked.asked, tile.bars, limits, True, tile.found)
+            survivors(0, tile.products, rounding, rows_of_tile, asked.asked, tile.bars, limits, True, none, tile.found)
             clock("score", now)
             done += step
     times["score"] -= times["filter"]

@@ -70,7 +70,7 @@ class Best:
         """(Q,) what a score must reach to be among the best: proven, never a guess."""
         own = unwanted.own_values
         self._own = None if own is None else own.astype(np.float64 if own.dtype == np.float64 else np.float32)
-        self._own_scores = np.array([score(q, q, np.inf) for q in ([] if self._own is None else self._own)], np.float32)
+        self._own_scores = np.array([score(q, q) for q in ([] if self._own is None else self._own)], np.float32)
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:

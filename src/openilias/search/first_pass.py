@@ -74,6 +74,12 @@ class CodedQueries:
         self.asked = Asked(wide, scale, norm, np.maximum(size + rest, np.float32(1)), rest)
 
     @cached_property
+    def doubles(self) -> npt.NDArray[np.float64]:
+        """The queries as float64."""
+        doubles: npt.NDArray[np.float64] = self.asked.wide.astype(np.float64)
+        return doubles
+
+    @cached_property
     def _by_dimension(self) -> Any:
         import torch
 

@@ -75,15 +75,6 @@ class Limits(NamedTuple):
     below: Any
 
 
-@njit(cache=True, nogil=True, fastmath=REORDER)
-def _dot(one: Any, other: Any) -> Any:
-    """Return the float64 inner product in any order of summation."""
-    total = 0.0
-    for d in range(len(one)):
-        total += np.float64(one[d]) * np.float64(other[d])
-    return total
-
-
 @njit(cache=True, nogil=True)
 def _dot_in_order(one: Any, other: Any) -> Any:
     """Return the float64 inner product as it is defined: multiply, then add, dimension after dimension."""
@@ -94,13 +85,9 @@ def _dot_in_order(one: Any, other: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def score(query: Any, row: Any, doubt: Any) -> Any:
-    """Return the exact score; ``doubt`` bounds how far another order of summation is from the defined one."""
-    total = _dot(query, row)
-    low, high = np.float32(total - doubt), np.float32(total + doubt)
-    if low != high:
-        low = np.float32(_dot_in_order(query, row))
-    return low + np.float32(0)  # no negative zero
+def score(query: Any, row: Any) -> Any:
+    """Return the exact score of a query (D,) and a row (D,), float32 or float64, as it is defined."""
+    return np.float32(_dot_in_order(query, row)) + np.float32(0)  # no negative zero
 
 
 @njit(cache=True, nogil=True)
@@ -168,14 +155,42 @@ def _compile_as_float32(product: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, fastmath=REORDER)
-def _any_reach(products: Any, rounding: Any, own: Any, other: Any, lift: Any, size: Any, rest: Any, bars: Any) -> bool:
-    """Tell whether the upper bound of any of :data:`LANES` products reaches its bar; compiled to vectors."""
-    reached = False
-    for q in range(LANES):
-        product = _as_float32(products[q])
+def _which_reach(
+    products: Any, i: int, start: int, rounding: Any, own: Any, other: Any, lift: Any, size: Any, rest: Any, bars: Any
+) -> Any:
+    """Return a bit for each of :data:`LANES` products whose upper bound reaches its bar; compiled to vectors."""
+    reached = np.uint32(0)
+    row, first = np.uintp(i), np.uintp(start)  # unsigned: no check for negative places
+    for lane in range(LANES):
+        q = first + np.uintp(lane)
+        product = _as_float32(products[row, q])
         upper = product + rounding * abs(product) + own * size[q] + other * rest[q]
-        reached |= upper >= bars[q] * lift
+        reached |= np.uint32(upper >= bars[q] * lift) << np.uint32(lane)
     return reached
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _dot_of(queries: Any, q: int, rows: Any, i: int) -> Any:
+    """Return the float64 inner product of a query and a row, in any order of summation."""
+    query, row = np.uintp(q), np.uintp(i)
+    total = 0.0
+    for d in range(queries.shape[1]):
+        total += np.float64(queries[query, np.uintp(d)]) * np.float64(rows[row, np.uintp(d)])
+    return total
+
+
+@njit(cache=True, nogil=True)
+def share_of_survivors(step: int, products: Any, rounding: Any, tile: TileRows, asked: Asked, bars: Any) -> float:
+    """Return which share of the pairs survives the filter, by every ``step``-th row; as :func:`survivors`."""
+    reached, seen = 0, 0
+    for i in range(0, len(products), step):
+        line, own, other, bar = products[i], tile.own[i], tile.other[i], tile.lift[i]
+        for q in range(len(bars)):
+            product = _as_float32(line[q])
+            upper = product + rounding * abs(product) + own * asked.size[q] + other * asked.rest[q]
+            reached += upper >= bars[q] * bar
+        seen += len(bars)
+    return reached / max(seen, 1)
 
 
 @njit(cache=True, nogil=True)
@@ -188,6 +203,7 @@ def survivors(
     bars: Any,
     limits: Limits,
     halves: bool,
+    totals: Any,
     found: Found,
 ) -> tuple[int, int, int]:
     """Score exactly whatever may reach the scores that count, row by row, until the lists are nearly full.
@@ -201,39 +217,48 @@ def survivors(
         bars: (Q,) float32, as :func:`bars_of` writes them.
         limits: which scores count.
         halves: whether both sides were stored as float16.
+        totals: (M, Q) float64 inner products, summed in any order; or none, and they are made where they are needed.
         found: written; at least Q long.
 
     Returns:
         The row to go on with, how many were found, how many were scored.
     """
     count, width = products.shape
+    # Unpacked here: views that are made in a loop are counted by the runtime, which costs more than a score.
+    size, rest, norm, queries, rows = asked.size, asked.rest, asked.norm, asked.wide, tile.wide
+    least, below, dims = limits.least, limits.below, asked.wide.shape[1]
     kept, scored = 0, 0
     for i in range(first, count):
         if kept + width > len(found.key):
             return i, kept, scored
-        line, own, other, lift = products[i], tile.own[i], tile.other[i], tile.lift[i]
+        own, other, lift = tile.own[i], tile.other[i], tile.lift[i]
         for start in range(0, width, LANES):
-            part = slice(start, start + LANES)
-            if not _any_reach(line[part], rounding, own, other, lift, asked.size[part], asked.rest[part], bars[part]):
-                continue
-            for q in range(start, start + LANES):
-                product = _as_float32(line[q])
-                upper = product + rounding * abs(product) + own * asked.size[q] + other * asked.rest[q]
-                if upper >= bars[q] * lift:
-                    scored += 1
-                    doubt = doubt_of(tile.norm[i] * asked.norm[q], asked.wide.shape[1], halves)
-                    value = score(asked.wide[q], tile.wide[i], doubt)
-                    if value >= limits.least[q] and not value >= limits.below[q]:
-                        found.query[kept] = q
-                        found.key[kept] = key_of(value, tile.numbers[i])
-                        found.place[kept] = i
-                        kept += 1
+            reached = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
+            while reached:
+                lowest = reached & (~reached + np.uint32(1))
+                reached ^= lowest
+                # The place of a single bit is the exponent of the number it stands for.
+                q = start + ((np.float64(lowest).view(np.int64) >> 52) - 1023)
+                scored += 1
+                doubt = doubt_of(tile.norm[i] * norm[q], dims, halves)
+                total = totals[i, q] if len(totals) else _dot_of(queries, q, rows, i)
+                low, high = np.float32(total - doubt), np.float32(total + doubt)
+                if low != high:
+                    low = np.float32(_dot_in_order(queries[q], rows[i]))
+                value = low + np.float32(0)  # no negative zero
+                if value >= least[q] and not value >= below[q]:
+                    found.query[kept] = q
+                    found.key[kept] = key_of(value, tile.numbers[i])
+                    found.place[kept] = i
+                    kept += 1
     return count, kept, scored
 
 
 @njit(cache=True, nogil=True)
 def approximate(products: Any, scale: Any, query_scale: Any, out: Any) -> None:
     """Write the scores (Q, M) float32 that products (M, Q) stand for."""
-    for i in range(len(products)):
+    for start in range(0, len(products), 16):  # so many lines stay in the nearest cache
+        stop = min(start + 16, len(products))
         for q in range(len(query_scale)):
-            out[q, i] = np.float32(_as_float32(products[i, q]) * (scale[i] * query_scale[q]))
+            for i in range(start, stop):
+                out[q, i] = np.float32(_as_float32(products[i, q]) * (scale[i] * query_scale[q]))

@@ -24,13 +24,18 @@ from openilias.search.kernels import (
     approximate,
     bars_of,
     describe_rows,
+    share_of_survivors,
     survivors,
 )
 from openilias.search.keys import Found
 
 Array = npt.NDArray[Any]
 _LIST = 1 << 16
-_TRIAL_ROWS = 32_768  # a block must have so many rows before it pays to try which first pass is the fastest
+_NO_TOTALS = np.empty((0, 0))
+_DENSE, _DENSE_ROWS, _LOOK_AT = 0.1, 256, 32
+"""Where more than this share of the pairs survives, one float64 product scores them faster than pair by pair."""
+_TRIED = 1024
+_TRIAL_ROWS = 16_384  # a block must have so many rows before it pays to try which first pass is the fastest
 
 
 class Tile:
@@ -98,13 +103,29 @@ class Tile:
         drift = np.float32(kind.drift(rows.shape[1]))
         largest = describe_rows(self.scale[:count], self.rest[:count], self.size[:count], drift, tile)
         bars_of(limits.least, asked.asked.scale, largest, self.bars)
-        first, rounding = 0, np.float32(kind.rounding)
-        while first < count:
-            first, kept, scored = survivors(
-                first, self.products[:count], rounding, tile, asked.asked, self.bars, limits, halves, self.found
-            )
-            self.scored += scored
-            give(self.found, kept, wide)
+        rounding, products = np.float32(kind.rounding), self.products[:count]
+        many = share_of_survivors(_LOOK_AT, products, rounding, tile, asked.asked, self.bars) > _DENSE
+        step = _DENSE_ROWS if many else count
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            rows_of_part = TileRows(*(values[part] for values in tile))
+            totals = wide[part] @ asked.doubles.T if many else _NO_TOTALS
+            first = 0
+            while first < len(rows_of_part.wide):
+                first, kept, scored = survivors(
+                    first,
+                    products[part],
+                    rounding,
+                    rows_of_part,
+                    asked.asked,
+                    self.bars,
+                    limits,
+                    halves,
+                    totals,
+                    self.found,
+                )
+                self.scored += scored
+                give(self.found, kept, rows_of_part.wide)
         return -1
 
 
@@ -232,7 +253,7 @@ class CpuScan:
     def _chosen(self, block: Array, guess: Array) -> CodedQueries:
         """Return the queries for the first pass in use; the first large block shows which is the fastest."""
         if self.first_pass is None and len(block) >= _TRIAL_ROWS:
-            rows = np.asarray(block[:: len(block) // 2048][:2048])
+            rows = np.asarray(block[:: len(block) // _TRIED][:_TRIED])
             limits = Limits(
                 np.pad(guess, (0, self.width - len(guess)), constant_values=np.inf),
                 np.full(self.width, np.nan, np.float32),
@@ -250,15 +271,15 @@ class CpuScan:
 
 
 def _time(rows: Array, asked: CodedQueries, limits: Limits, halves: bool) -> float:
-    """Return the seconds of one row in one thread; the first tile only warms up."""
-    tile, step = Tile(asked, rows.shape[1]), asked.first_pass.tile_rows
-    numbers = np.arange(len(rows))
+    """Return the seconds of one row in one thread, after a try that only warms up."""
+    tile, numbers = Tile(asked, rows.shape[1]), np.arange(len(rows))
+    step = min(asked.first_pass.tile_rows, len(rows))
     fastest = float("inf")
-    for start in itertools.islice(itertools.cycle(range(0, len(rows), step)), 4):
-        part = slice(start, start + step)
+    for part in (slice(64), slice(step), slice(len(rows) - step, len(rows))):
         begun = time.perf_counter()
         tile.search(rows[part], numbers[part], asked, limits, halves, lambda found, length, rows: None)
-        fastest = min(fastest, (time.perf_counter() - begun) / len(rows[part]))
+        spent = (time.perf_counter() - begun) / len(rows[part])
+        fastest = fastest if part == slice(64) else min(fastest, spent)
     return fastest
 
 
