@@ -1,7 +1,7 @@
 """Exact search on a GPU, beside the bare matrix product, the reading of the memory, the bus and the disk.
 
-    python benchmarks/search_gpu.py                          100M x 512 float16 on a card of 120 GB and more, else what fits
-    python benchmarks/search_gpu.py --folder /scratch --stream 40      and 40 GB from host memory and from files there
+    python benchmarks/search_gpu.py                                    100M x 512 where there are 120 GB, or what fits
+    python benchmarks/search_gpu.py --folder /scratch --stream 40      and 40 GB from host memory and from files
     python benchmarks/search_gpu.py --kernels torch --first-pass int8  other ways to the same result
     python benchmarks/search_gpu.py --device cpu --rows 20000          shows that it runs
 
@@ -170,61 +170,69 @@ def searched(blocks: list[Any], queries: np.ndarray, k: int) -> ExactSearch:
     return search
 
 
-def streamed(arguments: argparse.Namespace, data: torch.Tensor, queries: np.ndarray) -> None:
-    """Search from host memory, and from files."""
-    size = data.element_size() * data.shape[1]
-    count = min(len(data), int(arguments.stream * 1e9) // size)
-    host = np.empty((count, data.shape[1]), np.float16)
-    for start in range(0, count, CHUNK):
-        host[start : start + CHUNK] = data[start : min(start + CHUNK, count)].cpu().numpy()
-    device, rounds = arguments.device, arguments.rounds
-    bus, copied = bus_rate(device), copy_rate(host)
-    seconds = timed(lambda: searched([host], queries, arguments.k), device, rounds)
+def from_host(arguments: argparse.Namespace, host: np.ndarray, queries: np.ndarray) -> float:
+    """Search in host memory; return the rate of the bus."""
+    bus, copied = bus_rate(arguments.device), copy_rate(host)
+    seconds = timed(lambda: searched([host], queries, arguments.k), arguments.device, arguments.rounds)
     rate = host.nbytes / min(seconds)
-    slower = min(bus, copied)
     show(
         "host",
         seconds,
-        f"{host.nbytes / 1e9:.1f} GB at {rate / 1e9:.1f} GB/s: {rate / slower:.0%} of the slower of the bus "
-        f"({bus / 1e9:.1f} GB/s pinned) and copying ({copied / 1e9:.1f} GB/s, {_READERS} threads)",
+        f"{host.nbytes / 1e9:.2f} GB at {rate / 1e9:.2f} GB/s: {rate / min(bus, copied):.0%} of the slower of the bus "
+        f"({bus / 1e9:.1f} GB/s, pinned) and copying ({copied / 1e9:.1f} GB/s, {_READERS} threads)",
     )
+    return bus
+
+
+def from_disk(arguments: argparse.Namespace, paths: list[Path], queries: np.ndarray, bus: float) -> None:
+    """Search in files."""
+    for path in paths:
+        forget(path)
+    disk = disk_rate(paths[0])
+
+    def work() -> None:
+        for path in paths:
+            forget(path)
+        searched([np.load(path, mmap_mode="r") for path in paths], queries, arguments.k)
+
+    seconds = timed(work, arguments.device, arguments.rounds)
+    total = sum(path.stat().st_size for path in paths)
+    rate = total / min(seconds)
+    show(
+        "disk",
+        seconds,
+        f"{total / 1e9:.2f} GB at {rate / 1e9:.2f} GB/s: {rate / min(bus, disk):.0%} of the slower of the bus and the "
+        f"disk ({disk / 1e9:.2f} GB/s, {_READERS} threads; what caches there are below the system is not known)",
+    )
+
+
+def streamed(arguments: argparse.Namespace, data: torch.Tensor, queries: np.ndarray) -> None:
+    """Search from host memory, and from files."""
+    size = data.element_size() * data.shape[1]
+    count = min(len(data), max(1, int(arguments.stream * 1e9) // size))
+    host = np.empty((count, data.shape[1]), np.float16)
+    for start in range(0, count, CHUNK):
+        host[start : start + CHUNK] = data[start : min(start + CHUNK, count)].cpu().numpy()
+    bus = from_host(arguments, host, queries)
     if arguments.folder is None:
         return
+    free = shutil.disk_usage(arguments.folder).free
+    if free < 1.1 * host.nbytes:
+        print(f"disk       not measured: {free / 1e9:.0f} GB are free in {arguments.folder}")
+        return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        free = shutil.disk_usage(folder).free
-        if free < 1.1 * host.nbytes:
-            print(f"disk       not measured: {free / 1e9:.0f} GB are free in {arguments.folder}")
-            return
         paths = [Path(folder) / f"{number}.npy" for number in range(4)]
         for path, part in zip(paths, np.array_split(host, 4), strict=True):
             np.save(path, part)
         del host
-        for path in paths:
-            forget(path)
-        disk = disk_rate(paths[0])
-
-        def work() -> None:
-            for path in paths:
-                forget(path)
-            searched([np.load(path, mmap_mode="r") for path in paths], queries, arguments.k)
-
-        seconds = timed(work, device, rounds)
-        total = sum(path.stat().st_size for path in paths)
-        rate, slower = total / min(seconds), min(bus, disk)
-        show(
-            "disk",
-            seconds,
-            f"{total / 1e9:.1f} GB at {rate / 1e9:.2f} GB/s: {rate / slower:.0%} of the slower of the bus and the disk "
-            f"({disk / 1e9:.2f} GB/s, {_READERS} threads; what the system caches below is not known)",
-        )
+        from_disk(arguments, paths, queries, bus)
 
 
 def checked(arguments: argparse.Namespace, data: torch.Tensor, queries: np.ndarray) -> None:
     """Compare some of it with the CPU."""
     rows, few = data[: arguments.check], queries[:: max(1, len(queries) // 64)]
     found = searched([rows[: len(rows) // 3], rows[len(rows) // 3 :]], few, arguments.k).result()
-    with_cpu = arguments.plain_scanner
-    with_device, exact._scanner = exact._scanner, with_cpu
+    with_device, exact._scanner = exact._scanner, arguments.plain_scanner
     right = topk(few, [rows.cpu().numpy()], arguments.k)
     exact._scanner = with_device
     same = found[0].tolist() == right[0].tolist() and found[1].tobytes() == right[1].tobytes()
@@ -280,7 +288,7 @@ def main() -> None:
         )
         return scans[-1]
 
-    arguments.plain_scanner, exact._scanner = exact._scanner, scanner
+    arguments.plain_scanner, exact._scanner = exact._scanner, scanner  # type: ignore[assignment]
     data, queries = make(arguments.rows, arguments.queries, arguments.dims, device, arguments.seed)
     flop, size = 2.0 * len(data) * len(queries) * arguments.dims, data.numel() * data.element_size()
     print(f"{len(data):,} x {arguments.dims} float16 ({size / 1e9:.1f} GB), {len(queries)} queries, k = {arguments.k}")
@@ -292,7 +300,8 @@ def main() -> None:
     seconds = timed(lambda: searched([data], queries, arguments.k), device, arguments.rounds)
     last = scans[-1]
     per_query = last.scored / len(queries)
-    how = f"{last.first_pass}, {type(last._chosen.keep).__name__}, {getattr(last._chosen.keep, 'tile', '')}"
+    keep = last._chosen.keep if last._chosen else None
+    how = f"{last.first_pass}, {type(keep).__name__} {getattr(keep, 'tile', '')}"
     show(
         "search",
         seconds,

@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.int64] | range
 
 _KINDS = (np.float16, np.float32, np.float64, np.int8, np.uint8)
 _SAMPLE = 16_384
-_FEWEST = 1024
+_FEWEST, _ENOUGH = 256, 1024
 _MOST_QUERIES = 4096
 
 
@@ -240,7 +240,7 @@ class _Part:
         """
         nothing = np.full(len(self.best.least), -np.inf, np.float32)
         k, count = self.best.k, len(block)
-        size = min(_SAMPLE, max(count // 16, min(_FEWEST, count // 4)))
+        size = min(_SAMPLE, max(count // 16, min(_ENOUGH, count // 4)))
         expected = k * size / count
         rank = int(np.ceil(expected + 4 * np.sqrt(expected) + 4))
         if size < _FEWEST or rank > size // 2 or self.best.complete.all():
