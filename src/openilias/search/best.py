@@ -77,6 +77,11 @@ class Best:
         """(Q,) of which queries k are known."""
         return self._counts >= self.k
 
+    @property
+    def needs_rows(self) -> bool:
+        """Whether :meth:`add` looks at the rows."""
+        return self._unwanted.duplicates or self._own is not None
+
     def most_bytes(self) -> int:
         """Return how large it can become."""
         return len(self._keys) * self._most * (16 if self._unwanted.duplicates else 8)
