@@ -156,8 +156,8 @@ def test_a_guess_that_was_too_high_is_made_good(scans: Scans) -> None:
     rng = np.random.default_rng(2)
     x = vectors(rng, "unit", 40_000, 16).astype(np.float32)
     queries = vectors(rng, "unit", 6, 16).astype(np.float32)
-    step = len(x) // min(exact._SAMPLE, len(x) // 4)
-    x[: 3000 * step : step] = queries[3] * np.float32(0.9) + x[: 3000 * step : step] * np.float32(0.01)
+    step = len(x) // max(len(x) // 16, exact._ENOUGH)
+    x[: 2400 * step : step] = queries[3] * np.float32(0.9) + x[: 2400 * step : step] * np.float32(0.01)
     asked: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         scan = DeviceScan.scan

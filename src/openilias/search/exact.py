@@ -29,7 +29,6 @@ Numbers = npt.NDArray[np.int64] | range
 """Canonical rows."""
 
 _KINDS = (np.float16, np.float32, np.float64, np.int8, np.uint8)
-_SAMPLE = 16_384
 _FEWEST, _ENOUGH = 256, 1024
 _MOST_QUERIES = 4096
 
@@ -198,8 +197,11 @@ class Scanner(Protocol):
     def scan(self, block: Any, numbers: Numbers, best: Best, guess: Vectors, below: Vectors) -> None:
         """Add to ``best`` what counts, as :meth:`openilias.search.scan.CpuScan.scan`."""
 
-    def sample_scores(self, rows: Any) -> npt.NDArray[np.float32]:
-        """Return approximate scores (Q, n)."""
+    def sample(self, block: Any) -> int:
+        """Return how many rows of a block are worth looking at for a guess."""
+
+    def likely(self, block: Any, size: int, rank: int) -> npt.NDArray[np.float32] | None:
+        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over a block; None if it cannot."""
 
     def most_bytes(self) -> int:
         """Return how much memory the buffers take at most."""
@@ -223,33 +225,33 @@ class _Part:
     def add(self, block: Any, numbers: Numbers) -> None:
         best = self.best
         guess = self._guess(block)
-        nowhere = np.full(len(guess), np.nan, np.float32)
-        self.scanner.scan(block, numbers, best, guess, nowhere)
+        self.scanner.scan(block, numbers, best, guess, np.full(len(guess), np.nan, np.float32))
+        guessed = guess > -np.inf
+        if not guessed.any() and (best.least[best.complete] > -np.inf).all():
+            return  # limits are there, and rise when lists are full
         best.settle()
         # A guess was too high where fewer than k reach it: there, all below it counts after all.
-        missed = (guess > -np.inf) & ~(best.complete & (best.least >= guess))
+        missed = guessed & ~(best.complete & (best.least >= guess))
         if missed.any():
             lowered = np.where(missed, np.float32(-np.inf), np.float32(np.inf))
             self.scanner.scan(block, numbers, best, lowered, np.where(missed, guess, np.float32(-np.inf)))
             best.settle()
 
-    def _guess(self, block: Vectors) -> npt.NDArray[np.float32]:
+    def _guess(self, block: Any) -> npt.NDArray[np.float32]:
         """Return what the k-th score of a block is probably not below, from a sample; -inf without one.
 
         The rank asked of the sample is four standard deviations higher than expected, so that few queries miss.
         """
         nothing = np.full(len(self.best.least), -np.inf, np.float32)
         k, count = self.best.k, len(block)
-        size = min(_SAMPLE, max(count // 16, min(_ENOUGH, count // 4)))
-        expected = k * size / count
+        size = min(self.scanner.sample(block), max(count // 16, min(_ENOUGH, count // 4)))
+        expected = k * size / max(count, 1)
         rank = int(np.ceil(expected + 4 * np.sqrt(expected) + 4))
-        if size < _FEWEST or rank > size // 2 or self.best.complete.all():
+        complete = self.best.complete
+        if size < _FEWEST or rank > size // 2 or complete.all():
             return nothing
-        sample = block[:: count // size][:size]
-        scores = self.scanner.sample_scores(sample)
-        place = scores.shape[1] - rank
-        scores.partition(place, axis=1)
-        return np.where(self.best.complete, nothing, scores[:, place])
+        likely = self.scanner.likely(block, size, rank)
+        return nothing if likely is None else np.where(complete, nothing, likely)
 
 
 def _require_numbers(values: Vectors, what: str) -> None:

@@ -31,6 +31,7 @@ from openilias.search.keys import Found
 
 Array = npt.NDArray[Any]
 _LIST = 1 << 16
+_SAMPLE = 16_384
 _NO_TOTALS = np.empty((0, 0))
 _DENSE, _DENSE_ROWS, _LOOK_AT = 0.1, 256, 32
 """Where more than this share of the pairs survives, one float64 product scores them faster than pair by pair."""
@@ -215,6 +216,17 @@ class CpuScan:
             raise OpenIliasError(
                 f"A descriptor of the database is not finite (row {min(failures)}), or larger than {MOST:g}.",
             )
+
+    def sample(self, block: Array) -> int:
+        """Return how many rows of a block are worth looking at for a guess."""
+        return _SAMPLE
+
+    def likely(self, block: Array, size: int, rank: int) -> npt.NDArray[np.float32] | None:
+        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over a block."""
+        scores = self.sample_scores(block[:: len(block) // size][:size])
+        scores.partition(size - rank, axis=1)
+        likely: npt.NDArray[np.float32] = scores[:, size - rank]
+        return likely
 
     def sample_scores(self, rows: Array) -> npt.NDArray[np.float32]:
         """Return approximate scores (Q, n) of some rows."""
