@@ -373,3 +373,32 @@ def test_short_lists_are_padded(stores: Stores) -> None:
     found = search([stores.queries], [stores.positives], 13, Choice(self_matches="remove"))
     assert found.lengths.tolist() == [13, 13, 12, 13, 13, 13]
     assert found.rows[2, -1] == ABSENT
+
+
+def test_a_device_reads_ahead_across_shards_and_finds_the_same(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of GPUs, with the cores in the place of one."""
+    from openilias.search import exact
+    from openilias.search.gpu import DeviceScan
+
+    def on_cores(queries: np.ndarray, device: str, threads: int | None, first_pass: str | None) -> DeviceScan:
+        assert device == "cuda"
+        return DeviceScan(queries, device="cpu")
+
+    right = search([stores.queries], stores.database, 40)
+    monkeypatch.setattr(exact, "_scanner", on_cores)
+    monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
+    for size in (1, 8000, 1 << 30):
+        monkeypatch.setattr(searching, "_AT_ONCE", size)
+        found = search([stores.queries], stores.database, 40, means=Means("cuda"))
+        assert lists(found) == lists(right)
+        assert found.scores.tobytes() == right.scores.tobytes()
+    path = stores.distractors.folder / "00003.npy"
+    good = path.read_bytes()
+    path.write_bytes(good[:-7] + b"\x01" + good[-6:])
+    with pytest.raises(OpenIliasError, match="not as it was written"):
+        search_to([stores.queries], stores.database, 40, tmp_path / "out", means=Means("cuda"))
+    path.write_bytes(good)
+    monkeypatch.setattr(exact, "_MOST_QUERIES", 4)  # two groups of queries go through each block
+    assert lists(search([stores.queries], stores.database, 40, means=Means("cuda"))) == lists(right)

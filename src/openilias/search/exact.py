@@ -12,7 +12,8 @@ has the proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -120,16 +121,41 @@ class ExactSearch:
             scanner = _scanner(queries[some], device, threads, first_pass)
             self._parts.append(_Part(Best(len(queries[some]), k, own), scanner))
 
-    def add(self, block: Vectors, rows: int | npt.NDArray[np.int64] = 0) -> None:
+    def add(self, block: Any, rows: int | Numbers = 0) -> None:
         """Search one more block.
 
         Args:
-            block: (N, D).
-            rows: the number of its first row, or (N,) of all of them. No number may come twice.
+            block: (N, D), in memory or memory-mapped; or a tensor on the device.
+            rows: the number of its first row, or those of all N. No number may come twice.
 
         Raises:
             OpenIliasError: another number of dimensions, or a value is not finite; the search is then void.
         """
+        numbers = range(int(rows), int(rows) + len(block)) if isinstance(rows, int | np.integer) else rows
+        self._check(block, numbers)
+        for part in self._parts if len(block) else ():
+            part.add(block, numbers)
+
+    def add_all(self, items: Iterable[tuple[Vectors, Numbers]]) -> None:
+        """Search many blocks, each with the numbers of its rows; a device reads ahead from one to the next.
+
+        Raises:
+            OpenIliasError: as :meth:`add`.
+        """
+
+        def checked() -> Iterator[tuple[Vectors, Numbers]]:
+            for block, numbers in items:
+                self._check(block, numbers)
+                if len(block):
+                    yield block, numbers
+
+        if self._parts:
+            with closing(self._parts[0].scanner.stream(checked())) as chunks:
+                for block, numbers in chunks:
+                    for part in self._parts:
+                        part.add(block, numbers)
+
+    def _check(self, block: Any, numbers: Numbers) -> None:
         if block.ndim != 2 or block.shape[1] != self._dims:
             raise OpenIliasError(
                 f"The database has {block.shape[-1]} dimensions, the queries have {self._dims}.",
@@ -137,12 +163,8 @@ class ExactSearch:
             )
         if isinstance(block, np.ndarray):
             _require_numbers(block, "database")
-        if not len(block):
-            return
-        numbers = range(int(rows), int(rows) + len(block)) if isinstance(rows, int | np.integer) else rows
-        check_rows(1 + int(numbers[-1] if isinstance(numbers, range) else numbers.max()))
-        for part in self._parts:
-            part.add(block, numbers)
+        if len(block):
+            check_rows(1 + int(numbers[-1] if isinstance(numbers, range) else numbers.max()))
 
     @property
     def first_pass(self) -> str:
@@ -196,6 +218,9 @@ class Scanner(Protocol):
 
     def scan(self, block: Any, numbers: Numbers, best: Best, guess: Vectors, below: Vectors) -> None:
         """Add to ``best`` what counts, as :meth:`openilias.search.scan.CpuScan.scan`."""
+
+    def stream(self, items: Iterable[tuple[Vectors, Numbers]]) -> Generator[tuple[Any, Numbers]]:
+        """Yield blocks, cut and joined as suits it, with the numbers of their rows."""
 
     def sample(self, block: Any) -> int:
         """Return how many rows of a block are worth looking at for a guess."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ _WINDOW = 256 << 20
 
 def windows(
     shard: Shard, start: int, packed: npt.NDArray[np.uint8] | None
-) -> Iterator[tuple[npt.NDArray[Any], int | npt.NDArray[np.int64], int]]:
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int64] | range, int]]:
     """Yield blocks of what is searched of a shard, their canonical rows, and how many rows were read for them."""
     size = None
     if packed is None and shard.mapped:
@@ -28,24 +29,42 @@ def windows(
     place = 0
     for block in shard.blocks(size):
         if kept is None:
-            yield block, start + place, len(block)
+            yield block, range(start + place, start + place + len(block)), len(block)
         else:
             inside = np.flatnonzero(kept[place : place + len(block)])
             yield block[inside], start + place + inside, len(block)
         place += len(block)
 
 
+def groups(shards: dict[int, Shard], dims: int, size: int) -> Iterator[list[int]]:
+    """Yield the numbers of successive shards that together have about so many bytes; of large ones, one."""
+    group: list[int] = []
+    held = 0
+    for number, shard in shards.items():
+        group.append(number)
+        held += shard.rows * dims * shard.dtype.itemsize
+        if held >= size:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
 class Checks:
     """Compares shards with their checksums in threads, beside the search, one shard ahead of it.
 
     What is read to be compared is read ahead of the search: every file comes from the disk once.
+
+    Args:
+        shards: in the order in which they are searched.
+        trust: compare nothing.
+        threads: how many.
     """
 
-    def __init__(self, shards: dict[int, Shard], *, trust: bool) -> None:
-        self._left = [] if trust else list(shards)
-        self._shards = shards
+    def __init__(self, shards: dict[int, Shard], *, trust: bool, threads: int) -> None:
+        self._left = deque(() if trust else shards.items())
         self._begun: dict[int, Future[None]] = {}
-        self._pool = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(threads)
 
     def __enter__(self) -> Self:
         return self
@@ -54,21 +73,23 @@ class Checks:
         self._pool.shutdown(cancel_futures=True)
 
     @contextmanager
-    def of(self, number: int) -> Iterator[None]:
-        """Compare a shard while the block reads it, and begin with the next.
+    def of(self, group: list[int]) -> Iterator[None]:
+        """Compare shards while the block reads them, and begin with the next.
 
         Raises:
-            OpenIliasError: the shard is damaged: said rather than what came of it in the block.
+            OpenIliasError: a shard is damaged: said rather than what came of it in the block.
         """
-        while self._left and len(self._begun) < 2:
-            ahead = self._left.pop(0)
-            self._begun[ahead] = self._pool.submit(self._shards[ahead].verify)
-        begun = self._begun.pop(number, None)
+        while self._left and len(self._begun) <= len(group):
+            number, shard = self._left.popleft()
+            self._begun[number] = self._pool.submit(shard.verify)
         try:
             yield
         except OpenIliasError:
-            if begun is not None:
-                begun.result()
+            self._wait(group)
             raise
-        if begun is not None:
-            begun.result()
+        self._wait(group)
+
+    def _wait(self, group: list[int]) -> None:
+        for number in group:
+            if number in self._begun:
+                self._begun.pop(number).result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -216,6 +216,12 @@ class CpuScan:
             raise OpenIliasError(
                 f"A descriptor of the database is not finite (row {min(failures)}), or larger than {MOST:g}.",
             )
+
+    def stream(
+        self, items: Iterable[tuple[Array, npt.NDArray[np.int64] | range]]
+    ) -> Generator[tuple[Array, npt.NDArray[np.int64] | range]]:
+        """Yield the blocks as they are: memory maps are read where they are searched."""
+        yield from items
 
     def sample(self, block: Array) -> int:
         """Return how many rows of a block are worth looking at for a guess."""

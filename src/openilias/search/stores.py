@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from openilias.search.best import Unwanted
 from openilias.search.checkpoint import Checkpoint, resumed_search
 from openilias.search.choice import DEFAULT_MEANS, EVERYTHING, Choice, Means
 from openilias.search.database import Database, database_of
-from openilias.search.exact import ExactSearch
+from openilias.search.exact import ExactSearch, Numbers
 from openilias.search.origin import common_origin
 from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
-from openilias.search.reading import Checks, windows
+from openilias.search.reading import Checks, groups, windows
 
 ALGORITHM_VERSION = 1
+_AT_ONCE, _READERS = 8 << 30, min(16, os.cpu_count() or 1)
 
 
 def search(
@@ -108,13 +111,22 @@ class _Plan:
             + (f", {len(done):,} shards of them done before" if done else "")
             + f"; at most {_megabytes(needed['tiles'])} of buffers and {_megabytes(needed['best'])} of lists"
         )
-        with progress("search", total=rows, unit="descriptors") as step, Checks(shards, trust=means.trust) as checks:
-            for number, shard in shards.items():
-                with checks.of(number):
-                    for block, numbers, read in windows(shard, self.base.starts[number], masks.get(number)):
-                        engine.add(block, numbers)
+        with (
+            progress("search", total=rows, unit="descriptors") as step,
+            Checks(shards, trust=means.trust, threads=2 if means.device == "cpu" else _READERS) as checks,
+        ):
+
+            def blocks(group: list[int]) -> Iterator[tuple[npt.NDArray[Any], Numbers]]:
+                for number in group:
+                    for block, its_rows, read in windows(shards[number], self.base.starts[number], masks.get(number)):
+                        yield block, its_rows
                         step(read)
-                done.append(number)
+
+            # A device is kept busy across shards; what it does at once, it does again after a kill.
+            for group in groups(shards, asked.shape[1], 0 if means.device == "cpu" else _AT_ONCE):
+                with checks.of(group):
+                    engine.add_all(blocks(group))
+                done += group
                 if checkpoint and checkpoint.due():
                     checkpoint.save(done, engine.saved())
         found, scores = engine.result()
