@@ -1,7 +1,7 @@
 """What else could cut the work of an exact search, and what each idea gives: on this machine, on three kinds of data.
 
 - guess: the first threshold guessed from a sample, against none (everything is scored until k are known);
-- cached codes: int8 codes kept beside the store, which would save reading float16, widening and rounding;
+- cached codes: int8 codes kept beside the store, which would save reading float16 and rounding;
 - fused filter: the share of the filter, which is all that fusing it with the product could save;
 - principal axes: a product over the first m axes of the data, and by Cauchy and Schwarz a bound of the rest; what
   survives it has to go through the rest of the product.
@@ -24,7 +24,7 @@ from openilias.descriptors.store import open_store
 from openilias.search import exact
 from openilias.search.first_pass import PASSES, CodedQueries
 from openilias.search.kernels import Limits, TileRows, bars_of, describe_rows, survivors
-from openilias.search.scan import Tile
+from openilias.search.scan import Tile, as_stored
 
 QUERIES, K = 1232, 1000
 
@@ -92,7 +92,7 @@ def shares(queries: np.ndarray, database: np.ndarray, first_pass: str) -> dict[s
     least = np.full(width, np.inf, np.float32)
     least[: len(queries)] = scores[:, -1]
     limits = Limits(least, np.full(width, np.nan, np.float32))
-    times: dict[str, float] = dict.fromkeys(("widen", "encode", "multiply", "filter", "score"), 0.0)
+    times: dict[str, float] = dict.fromkeys(("encode", "multiply", "filter", "score"), 0.0)
     done = 0
 
     def clock(name: str, since: float) -> float:
@@ -107,14 +107,13 @@ def shares(queries: np.ndarray, database: np.ndarray, first_pass: str) -> dict[s
         for start in range(0, min(len(database), 64 * step) - step + 1, step):
             part = database[start : start + step]
             now = time.perf_counter()
-            wide = tile.widened(part)
-            now = clock("widen", now)
-            asked.first_pass.encode(wide, tile.codes, tile.scale, tile.rest, tile.size)
+            stored = as_stored(part)
+            asked.first_pass.encode(stored, tile.floats, tile.codes, tile.scale, tile.rest, tile.size)
             now = clock("encode", now)
             asked.multiply(tile.codes, tile.products)
             now = clock("multiply", now)
             drift = np.float32(asked.first_pass.drift(queries.shape[1]))
-            rows_of_tile = TileRows(wide, np.arange(step), tile.norm, tile.own, tile.other, tile.lift)
+            rows_of_tile = TileRows(stored, tile.floats, np.arange(step), tile.norm, tile.own, tile.other, tile.lift)
             largest = describe_rows(tile.scale, tile.rest, tile.size, drift, rows_of_tile)
             bars_of(limits.least, asked.asked.scale, largest, tile.bars)
             rounding = np.float32(asked.first_pass.rounding)

@@ -88,10 +88,13 @@ class Best:
 
     def add(self, found: Found, length: int, rows: Array) -> None:
         """Add the first ``length`` entries of lists, which are changed; their places are places in ``rows`` (M, D)."""
+        if not length:
+            return
         length = self._without_own(found, length, rows)
         marks = np.empty(length if self._unwanted.duplicates else 0, np.uint64)
         if self._unwanted.duplicates:
-            marks_of(found, length, rows, marks)
+            there = rows[found.place[:length]]
+            marks_of(there.astype(np.float64 if there.dtype == np.float64 else np.float32), marks)
         self._merge(found, marks, length)
 
     def _merge(self, found: Found, marks: npt.NDArray[np.uint64], length: int) -> None:

@@ -19,17 +19,29 @@ REORDER = {"reassoc", "contract", "nsz"}
 """What the compiler may do with sums that only estimate."""
 
 
-@njit(cache=True, nogil=True)
-def widen(halves: Any, rows: Any) -> None:
-    """Write float16 values, given as (M, D) uint16 bits, as float32; subnormals are exact, infinities get huge."""
-    for i in range(len(halves)):
-        line, row = halves[i], rows[i]
-        for d in range(len(line)):
-            bits = np.uint32(line[d])
+def load(row: Any, line: Any) -> None:
+    """Write the values of a stored row (D,) to ``line``; a row of float16 is given as uint16 bits.
+
+    Exact; what is not finite stays so.
+    """
+    raise NotImplementedError  # compiled below, for each type of row
+
+
+@overload(load)
+def _compile_load(row: Any, line: Any) -> Any:
+    def of_float16(row: Any, line: Any) -> None:
+        for d in range(len(row)):
+            bits = np.uint32(row[d])
             exponent = np.uint32(255 << 23) if bits & np.uint32(0x7C00) == np.uint32(0x7C00) else np.uint32(0)
             size = np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * np.float32(2.0**112)
             sign = (bits & np.uint32(0x8000)) << np.uint32(16)
-            row[d] = np.uint32(np.float32(size).view(np.uint32) | exponent | sign).view(np.float32)
+            line[d] = np.uint32(np.float32(size).view(np.uint32) | exponent | sign).view(np.float32)
+
+    def as_it_is(row: Any, line: Any) -> None:
+        for d in range(len(row)):
+            line[d] = row[d]
+
+    return of_float16 if row.dtype == types.uint16 else as_it_is
 
 
 def _largest(row: Any) -> Any:
@@ -75,11 +87,12 @@ def _int8_row(row: Any, inverse: Any, codes: Any) -> tuple[Any, Any]:
 
 
 @njit(cache=True, nogil=True)
-def encode_int8(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
+def encode_int8(rows: Any, line: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
     """Write each row as ``scale`` times int8 codes, with the norms of what is left and of the codes, in scales.
 
     Args:
-        rows: (M, D) float32 or float64.
+        rows: (M, D) float32, float64, or uint16 bits of float16.
+        line: (D,) float32, or float64 for rows of that type: room for one row.
         codes: (M, D) int8, written.
         scale: (M,) float64, written.
         rest: (M,) float32, written: at least ``|x - scale codes| / scale``.
@@ -91,7 +104,8 @@ def encode_int8(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
     dims = rows.shape[1]
     grown, roundings = np.float32(1.001 + dims * 2.0**-23), np.float32(np.sqrt(dims) * 2.0**-14)
     for i in range(len(rows)):
-        largest = np.float64(_largest(rows[i]))
+        load(rows[i], line)
+        largest = np.float64(_largest(line))
         if not largest <= MOST:
             return i
         if largest < LEAST:
@@ -99,9 +113,9 @@ def encode_int8(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
             continue
         scale[i] = largest / 127.0
         if 1e-30 < largest < 1e30:
-            left, kept = _int8_row(rows[i], np.float32(127.0 / largest), codes[i])
+            left, kept = _int8_row(line, np.float32(127.0 / largest), codes[i])
         else:
-            left, kept = _int8_row(rows[i], 127.0 / largest, codes[i])
+            left, kept = _int8_row(line, 127.0 / largest, codes[i])
         rest[i] = grown * np.sqrt(left) + roundings
         size[i] = grown * np.sqrt(kept)
     return -1
@@ -155,14 +169,15 @@ def _float_row(row: Any, factor: Any, codes: Any) -> tuple[Any, Any]:
 
 
 @njit(cache=True, nogil=True)
-def encode_float(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
+def encode_float(rows: Any, line: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int:
     """Write each row as a power of two times codes (M, D): float32, or uint16 bits of bfloat16.
 
     Otherwise as :func:`encode_int8`.
     """
     grown = np.float32(1.001 + rows.shape[1] * 2.0**-23)
     for i in range(len(rows)):
-        largest = np.float64(_largest(rows[i]))
+        load(rows[i], line)
+        largest = np.float64(_largest(line))
         if not largest <= MOST:
             return i
         if largest < LEAST:
@@ -172,9 +187,9 @@ def encode_float(rows: Any, codes: Any, scale: Any, rest: Any, size: Any) -> int
         exponent = np.floor(np.log2(largest))
         scale[i] = 2.0**exponent
         if -100 < exponent < 100:
-            left, kept = _float_row(rows[i], np.float32(2.0**-exponent), codes[i])
+            left, kept = _float_row(line, np.float32(2.0**-exponent), codes[i])
         else:
-            left, kept = _float_row(rows[i], 2.0**-exponent, codes[i])
+            left, kept = _float_row(line, 2.0**-exponent, codes[i])
         # Rows of float64 are rounded to float32 on the way, by half a unit in the last place.
         rest[i] = grown * np.sqrt(left) + np.float32(2.0**-23) * np.sqrt(kept)
         size[i] = grown * np.sqrt(kept)

@@ -68,7 +68,7 @@ class CodedQueries:
         self.first_pass = first_pass
         self.codes = np.empty((count, dims), first_pass.code)
         scale, rest, size = np.empty(count), np.empty(count, np.float32), np.empty(count, np.float32)
-        first_pass.encode(wide, self.codes, scale, rest, size)
+        first_pass.encode(wide, np.empty(dims, wide.dtype), self.codes, scale, rest, size)
         norm = scale * (size.astype(np.float64) + rest)
         # A query of zeros must not make the bound of a row that is out of range vanish.
         self.asked = Asked(wide, scale, norm, np.maximum(size + rest, np.float32(1)), rest)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from openilias.search.codes import REORDER
+from openilias.search.codes import REORDER, load
 from openilias.search.keys import Found, key_of
 
 LANES = 32
@@ -29,7 +29,8 @@ class TileRows(NamedTuple):
     """The rows of a tile, as the filter needs them; sizes in scales of the row.
 
     Attributes:
-        wide: (M, D) float32, or float64 if either side is stored so: the stored values.
+        stored: (M, D) float32, float64, or uint16 bits of float16.
+        line: (D,) float32, or float64 for rows of that type: room for one row.
         numbers: (M,) int64 canonical rows.
         norm: (M,) float64, at least ``|x|``.
         own: (M,) float32: what a unit of ``|q|`` adds to the bound.
@@ -37,7 +38,8 @@ class TileRows(NamedTuple):
         lift: (M,) float32: the largest scale of the tile over that of the row.
     """
 
-    wide: Any
+    stored: Any
+    line: Any
     numbers: Any
     norm: Any
     own: Any
@@ -49,7 +51,7 @@ class Asked(NamedTuple):
     """The queries, as the filter needs them; sizes in scales of the query.
 
     Attributes:
-        wide: (Q, D), of the type of the rows.
+        wide: (Q, D) float32 or float64.
         scale: (Q,) float64.
         norm: (Q,) float64, at least ``|q|``.
         size: (Q,) float32, at least ``|q|``.
@@ -170,12 +172,12 @@ def _which_reach(
 
 
 @njit(cache=True, nogil=True, fastmath=REORDER)
-def _dot_of(queries: Any, q: int, rows: Any, i: int) -> Any:
+def _dot_of(queries: Any, q: int, line: Any) -> Any:
     """Return the float64 inner product of a query and a row, in any order of summation."""
-    query, row = np.uintp(q), np.uintp(i)
+    query = np.uintp(q)
     total = 0.0
     for d in range(queries.shape[1]):
-        total += np.float64(queries[query, np.uintp(d)]) * np.float64(rows[row, np.uintp(d)])
+        total += np.float64(queries[query, np.uintp(d)]) * np.float64(line[d])
     return total
 
 
@@ -225,15 +227,18 @@ def survivors(
     """
     count, width = products.shape
     # Unpacked here: views that are made in a loop are counted by the runtime, which costs more than a score.
-    size, rest, norm, queries, rows = asked.size, asked.rest, asked.norm, asked.wide, tile.wide
+    size, rest, norm, queries, line = asked.size, asked.rest, asked.norm, asked.wide, tile.line
     least, below, dims = limits.least, limits.below, asked.wide.shape[1]
     kept, scored = 0, 0
     for i in range(first, count):
         if kept + width > len(found.key):
             return i, kept, scored
-        own, other, lift = tile.own[i], tile.other[i], tile.lift[i]
+        own, other, lift, loaded = tile.own[i], tile.other[i], tile.lift[i], False
         for start in range(0, width, LANES):
             reached = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
+            if reached and not loaded:
+                load(tile.stored[i], line)
+                loaded = True
             while reached:
                 lowest = reached & (~reached + np.uint32(1))
                 reached ^= lowest
@@ -241,10 +246,10 @@ def survivors(
                 q = start + ((np.float64(lowest).view(np.int64) >> 52) - 1023)
                 scored += 1
                 doubt = doubt_of(tile.norm[i] * norm[q], dims, halves)
-                total = totals[i, q] if len(totals) else _dot_of(queries, q, rows, i)
+                total = totals[i, q] if len(totals) else _dot_of(queries, q, line)
                 low, high = np.float32(total - doubt), np.float32(total + doubt)
                 if low != high:
-                    low = np.float32(_dot_in_order(queries[q], rows[i]))
+                    low = np.float32(_dot_in_order(queries[q], line))
                 value = low + np.float32(0)  # no negative zero
                 if value >= least[q] and not value >= below[q]:
                     found.query[kept] = q

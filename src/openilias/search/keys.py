@@ -129,10 +129,10 @@ def merge(found: Found, first: int, length: int, keys: Any, counts: Any, k: int,
 
 
 @njit(cache=True, nogil=True)
-def marks_of(found: Found, length: int, rows: Any, marks: Any) -> None:
-    """Write a 64-bit hash (FNV-1a over values) of the row of each entry: equal rows have equal marks."""
-    for f in range(length):
-        row = rows[found.place[f]]
+def marks_of(rows: Any, marks: Any) -> None:
+    """Write a 64-bit hash (FNV-1a over values) of each row (n, D): equal rows have equal marks."""
+    for f in range(len(rows)):
+        row = rows[f]
         mark = np.uint64(0xCBF29CE484222325)
         for d in range(len(row)):
             bits = np.float64(row[d] + row.dtype.type(0)).view(np.uint64)  # zero has one sign

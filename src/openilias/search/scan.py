@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.search.best import Best
-from openilias.search.codes import MOST, widen
+from openilias.search.codes import MOST
 from openilias.search.first_pass import PASSES, CodedQueries, is_sound
 from openilias.search.kernels import (
     LANES,
@@ -39,6 +39,14 @@ _TRIED = 1024
 _TRIAL_ROWS = 16_384  # a block must have so many rows before it pays to try which first pass is the fastest
 
 
+def as_stored(rows: Array) -> Array:
+    """Return rows as the compiled loops take them: float32, float64, or the bits of float16; a view where it can be."""
+    rows = np.ascontiguousarray(rows)
+    if rows.dtype == np.float16:
+        return rows.view(np.uint16)
+    return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float32)
+
+
 class Tile:
     """The buffers of one thread."""
 
@@ -49,7 +57,7 @@ class Tile:
         self.products = np.empty((rows, width), kind.product)
         self.scale, self.norm = np.empty(rows), np.empty(rows)
         self.rest, self.size, self.own, self.other, self.lift = (np.empty(rows, np.float32) for _ in range(5))
-        self.wide: dict[Any, Array] = {}
+        self.floats, self.doubles = np.empty(dims, np.float32), np.empty(dims)
         self.bars = np.empty(width, np.float32)
         self.least = np.empty(width, np.float32)
         length = max(_LIST, 2 * width)
@@ -60,30 +68,20 @@ class Tile:
     def nbytes(self) -> int:
         """How large they are."""
         arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
-        return sum(array.nbytes for array in (*arrays, *self.wide.values(), *self.found))
+        return sum(array.nbytes for array in (*arrays, *self.found))
 
-    def widened(self, rows: Array) -> Array:
-        """Return rows of any type as float32, or float64, exactly."""
-        kind = np.float64 if rows.dtype == np.float64 else np.float32
-        if kind not in self.wide:
-            self.wide[kind] = np.empty(self.codes.shape, kind)
-        wide = self.wide[kind][: len(rows)]
-        if rows.dtype == np.float16:
-            widen(np.ascontiguousarray(rows).view(np.uint16), wide)
-        else:
-            np.copyto(wide, rows)
-        return wide
+    def line(self, stored: Array) -> Array:
+        """Return the room for one row of this type."""
+        return self.doubles if stored.dtype == np.float64 else self.floats
 
-    def multiply(self, rows: Array, asked: CodedQueries) -> tuple[Array, int]:
-        """Fill codes and products; return the rows widened, and the first that is not finite, or -1."""
-        count = len(rows)
-        wide = self.widened(rows)
-        bad = asked.first_pass.encode(
-            wide, self.codes[:count], self.scale[:count], self.rest[:count], self.size[:count]
-        )
+    def multiply(self, stored: Array, asked: CodedQueries) -> int:
+        """Fill codes and products; return the first row that is not finite, or -1."""
+        count = len(stored)
+        room = (self.codes[:count], self.scale[:count], self.rest[:count], self.size[:count])
+        bad = asked.first_pass.encode(stored, self.line(stored), *room)
         if bad < 0:
             asked.multiply(self.codes[:count], self.products[:count])
-        return wide, bad
+        return bad
 
     def search(
         self,
@@ -96,11 +94,12 @@ class Tile:
     ) -> int:
         """Give what counts of at most :attr:`FirstPass.tile_rows` rows; return the first row not finite, or -1."""
         count, kind = len(rows), asked.first_pass
-        wide, bad = self.multiply(rows, asked)
+        stored = as_stored(rows)
+        bad = self.multiply(stored, asked)
         if bad >= 0:
             return bad
         parts = (self.norm[:count], self.own[:count], self.other[:count], self.lift[:count])
-        tile = TileRows(wide, numbers, *parts)
+        tile = TileRows(stored, self.line(stored), numbers, *parts)
         drift = np.float32(kind.drift(rows.shape[1]))
         largest = describe_rows(self.scale[:count], self.rest[:count], self.size[:count], drift, tile)
         bars_of(limits.least, asked.asked.scale, largest, self.bars)
@@ -109,15 +108,16 @@ class Tile:
         step = _DENSE_ROWS if many else count
         for start in range(0, count, step):
             part = slice(start, start + step)
-            rows_of_part = TileRows(*(values[part] for values in tile))
-            totals = wide[part] @ asked.doubles.T if many else _NO_TOTALS
+            own_rows = rows[part]
+            some = TileRows(stored[part], tile.line, *(values[part] for values in tile[2:]))
+            totals = own_rows.astype(np.float64) @ asked.doubles.T if many else _NO_TOTALS
             first = 0
-            while first < len(rows_of_part.wide):
+            while first < len(own_rows):
                 first, kept, scored = survivors(
                     first,
                     products[part],
                     rounding,
-                    rows_of_part,
+                    some,
                     asked.asked,
                     self.bars,
                     limits,
@@ -126,7 +126,7 @@ class Tile:
                     self.found,
                 )
                 self.scored += scored
-                give(self.found, kept, rows_of_part.wide)
+                give(self.found, kept, own_rows)
         return -1
 
 
@@ -161,7 +161,7 @@ class CpuScan:
     def most_bytes(self) -> int:
         """Return how much memory the tiles and the queries take at most, whichever first pass is chosen."""
         dims: int = self.queries.shape[1]
-        rows = max(kind.tile_rows * (dims * 8 + self.width * 4) for kind in PASSES.values())
+        rows = max(kind.tile_rows * (dims + self.width) * 4 for kind in PASSES.values())
         return self.threads * (rows + 16 * max(_LIST, 2 * self.width)) + self.width * dims * 8
 
     def _queries_for(self, name: str) -> CodedQueries:
@@ -243,7 +243,7 @@ class CpuScan:
         def work(tile: Tile) -> None:
             while (start := next(starts) * step) < len(rows):
                 part = np.asarray(rows[start : start + step])
-                if tile.multiply(part, asked)[1] >= 0:
+                if tile.multiply(as_stored(part), asked) >= 0:
                     scores[:, start : start + step] = -np.inf  # not finite: the scan says which row
                     continue
                 scale = asked.asked.scale[: len(scores)]
