@@ -157,6 +157,21 @@ def _compile_as_float32(product: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, fastmath=REORDER)
+def _any_reach(
+    products: Any, i: int, start: int, rounding: Any, own: Any, other: Any, lift: Any, size: Any, rest: Any, bars: Any
+) -> bool:
+    """Tell whether the upper bound of any of :data:`LANES` products reaches its bar; compiled to vectors."""
+    reached = False
+    row, first = np.uintp(i), np.uintp(start)  # unsigned: no check for negative places
+    for lane in range(LANES):
+        q = first + np.uintp(lane)
+        product = _as_float32(products[row, q])
+        upper = product + rounding * abs(product) + own * size[q] + other * rest[q]
+        reached |= upper >= bars[q] * lift
+    return reached
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
 def _which_reach(
     products: Any, i: int, start: int, rounding: Any, own: Any, other: Any, lift: Any, size: Any, rest: Any, bars: Any
 ) -> Any:
@@ -235,6 +250,8 @@ def survivors(
             return i, kept, scored
         own, other, lift, loaded = tile.own[i], tile.other[i], tile.lift[i], False
         for start in range(0, width, LANES):
+            if not _any_reach(products, i, start, rounding, own, other, lift, size, rest, bars):
+                continue
             reached = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
             if reached and not loaded:
                 load(tile.stored[i], line)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError
 from openilias.search.best import Best
 from openilias.search.codes import MOST
-from openilias.search.first_pass import PASSES, CodedQueries, is_sound
+from openilias.search.first_pass import PASSES, CodedQueries, aligned, is_sound
 from openilias.search.kernels import (
     LANES,
     Limits,
@@ -53,13 +54,12 @@ class Tile:
     def __init__(self, asked: CodedQueries, dims: int) -> None:
         kind, width = asked.first_pass, len(asked.codes)
         rows = kind.tile_rows
-        self.codes = np.empty((rows, dims), kind.code)
-        self.products = np.empty((rows, width), kind.product)
+        self.codes = aligned((rows, dims), kind.code)
+        self.products = aligned((rows, width), kind.product)
         self.scale, self.norm = np.empty(rows), np.empty(rows)
         self.rest, self.size, self.own, self.other, self.lift = (np.empty(rows, np.float32) for _ in range(5))
-        self.floats, self.doubles = np.empty(dims, np.float32), np.empty(dims)
-        self.bars = np.empty(width, np.float32)
-        self.least = np.empty(width, np.float32)
+        self.floats, self.doubles = aligned((dims,), np.float32), aligned((dims,), np.float64)
+        self.bars, self.least = aligned((width,), np.float32), aligned((width,), np.float32)
         length = max(_LIST, 2 * width)
         self.found = Found(np.empty(length, np.int32), np.empty(length, np.uint64), np.empty(length, np.int32))
         self.scored = 0
@@ -311,11 +311,18 @@ def _one_torch_thread() -> None:
 def _one_thread_each() -> Iterator[None]:
     """Let each thread multiply alone: products shared by threads would make them wait for each other."""
     import torch
-    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with _libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def _libraries() -> Any:
+    """Return what can limit the threads of NumPy's library; to look for it takes longer than a small search."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
