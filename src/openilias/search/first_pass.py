@@ -50,7 +50,7 @@ class FirstPass:
 
 
 PASSES: dict[str, FirstPass] = {
-    "int8": FirstPass("int8", encode_int8, np.int8, np.int32, 0.0, False, 512),
+    "int8": FirstPass("int8", encode_int8, np.int8, np.int32, 0.0, False, 1024),
     "bfloat16": FirstPass("bfloat16", encode_float, np.uint16, np.uint16, 2.0**-8, True, 2048),
     "float32": FirstPass("float32", encode_float, np.float32, np.float32, 0.0, True, 1024),
 }
