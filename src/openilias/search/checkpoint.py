@@ -17,11 +17,11 @@ from openilias.core.files import atomic_path, owned, remove_leftovers_of, remove
 from openilias.core.progress import tell
 
 _STATE = "state.npz"
-_EVERY_SECONDS = 10.0
+_EVERY_SECONDS = 5.0
 
 
 class Checkpoint:
-    """Where a search keeps its state; one that is killed loses what it did since, ten seconds and a shard at most.
+    """Where a search keeps its state; one that is killed loses what it did since, five seconds and a shard at most.
 
     Args:
         folder: of the state.
