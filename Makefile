@@ -47,6 +47,7 @@ bench: $(READY) ## benchmarks
 	$(BIN)/python benchmarks/frame.py
 	$(BIN)/python benchmarks/tars.py
 	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/search.py --quick
 
 fuzz: $(READY) ## ten minutes of randomly damaged files
 	$(BIN)/python tests/fuzz.py --minutes 10

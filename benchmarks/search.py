@@ -490,6 +490,7 @@ def plot(results: list[dict[str, Any]], arguments: Arguments) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     names = list(dict.fromkeys(result["data"] for result in results))
     shape = (len(names), len(arguments.k))
@@ -511,6 +512,9 @@ def plot(results: list[dict[str, Any]], arguments: Arguments) -> None:
                 seconds = [product_seconds(result, kind) for result in some]
                 axis.plot([r["rows"] for r in some], seconds, style, color="grey", lw=1, label=f"products, {kind}")
         axis.set(xscale="log", yscale="log", title=f"{name}, k = {k:,}")
+        axis.xaxis.set_major_locator(FixedLocator(sorted({result["rows"] for result in results})))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda rows, _: f"{rows:,.0f}"))
         axis.grid(alpha=0.3, which="both")
         if i == shape[0] - 1:
             axis.set_xlabel("descriptors")
@@ -671,6 +675,8 @@ def machine(arguments: Arguments) -> dict[str, Any]:
 
 
 def main() -> None:
+    from openilias.core.executors import usable_cores
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000, 4_000_000])
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000, 10_000])
@@ -679,7 +685,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.3, help="its norm, relative to that of a descriptor")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=1, help="go through all lines so many times")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--most", type=float, default=300, help="no further round of a line after so many seconds")
     parser.add_argument("--lines", nargs="+", choices=list(LINES), default=list(LINES), help="measure only these")
     parser.add_argument("--seed", type=int, default=0)

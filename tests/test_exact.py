@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from hypothesis.extra import numpy as arrays
 
 from openilias.core.errors import OpenIliasError
 from openilias.search import scan as scan_module
+from openilias.search import together as together_module
 from openilias.search.best import Unwanted
-from openilias.search.exact import ExactSearch, pair_scores, topk
+from openilias.search.exact import ExactSearch, pair_scores
+from openilias.search.exact import topk as search_together
 from openilias.search.first_pass import PASSES, is_sound
 from openilias.search.scan import CpuScan
+from openilias.search.together import is_mapped, together
 
 Found = tuple[np.ndarray, np.ndarray]
 SOUND = [name for name, kind in PASSES.items() if is_sound(kind, 64)]
@@ -46,6 +50,19 @@ def same(found: Found, right: Found) -> None:
     np.testing.assert_array_equal(found[0], right[0])
     assert found[1].dtype == np.float32
     assert found[1].tobytes() == right[1].tobytes()
+
+
+def topk(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int, **means: Any) -> Found:
+    """Search blocks together and, where there are several, one by one."""
+    blocks = list(blocks)
+    found = search_together(queries, blocks, k, **means)
+    if len(blocks) > 1:
+        search, start = ExactSearch(queries, k, **means), 0
+        for block in blocks:
+            search.add(block, start)
+            start += len(block)
+        same(search.result(), found)
+    return found
 
 
 def everywhere(queries: np.ndarray, blocks: list[np.ndarray], k: int, threads: tuple[int, ...] = (1, 2)) -> None:
@@ -615,8 +632,8 @@ def test_whatever_a_sample_says(first_pass: Any, k: int, scans: list[str], monke
         np.where(some, -np.finfo(np.float32).max, kth + 0.5),
     ):
 
-        def sampled(self: CpuScan, rows: Any, guess: np.ndarray = guess) -> np.ndarray:
-            return np.repeat(guess.astype(np.float32)[:, None], len(rows), axis=1)
+        def sampled(self: CpuScan, rows: Any, scores: np.ndarray, guess: np.ndarray = guess) -> None:
+            scores[:] = guess.astype(np.float32)[:, None]
 
         monkeypatch.setattr(CpuScan, "sample_scores", sampled)
         for cuts in ([], [3], [100], [2, 1300]):
@@ -653,6 +670,42 @@ def test_a_tiny_block_before_a_large_one(first_pass: Any, scans: list[str]) -> N
         better = (queries.astype(np.float64).sum(0)[None] * 3).astype(np.float16)
         same(topk(queries, [better, x], k, first_pass=first_pass), twin(queries, joined([better, x]), k))
     assert {"plain", "guessed"} <= set(scans)
+
+
+def test_which_blocks_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together_module, "_ROWS", 3000)
+    monkeypatch.setattr(together_module, "_SMALL", 400)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((9000, 6)).astype(np.float16)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert is_mapped(mapped)
+    assert is_mapped(mapped[3:5][:, ::2])
+    assert not is_mapped(x[3:5])
+    assert not is_mapped(np.array(mapped))
+
+    def sizes(blocks: list[np.ndarray]) -> list[list[int]]:
+        edges = np.cumsum([0, *map(len, blocks)])
+        items = [(block, range(a, b)) for block, a, b in zip(blocks, edges, edges[1:], strict=False)]
+        lists = list(together(items))
+        whole = [piece for pieces in lists for piece in pieces]
+        numbers = [number for _, numbers in whole for number in numbers]
+        assert sorted(numbers) == list(range(len(numbers)))  # each once, in any order
+        for block, its_numbers in whole:
+            np.testing.assert_array_equal(block, joined(blocks)[np.asarray(its_numbers)])
+        return [[len(block) for block, _ in pieces] for pieces in lists]
+
+    assert sizes(np.split(mapped, 9)) == [[1000] * 3] * 3
+    assert sizes([mapped]) == [[9000]]
+    assert sizes([]) == []
+    assert sizes(np.split(mapped[:1000], 50)) == [[400, 400, 200]]  # of twenty rows each
+    assert sizes([mapped[:10], mapped[:1000], mapped[:10].astype(np.float32), mapped[:10]]) == [[10, 1000, 10, 10]]
+    monkeypatch.setattr(together_module, "_HELD", 20_000)
+    assert sizes(np.split(x, 9)) == [[1000] * 2] * 4 + [[1000]]  # in memory, few are held at once
+    queries = x[:7].astype(np.float32)
+    for cuts in (9, 450, 4500):
+        same(topk(queries, np.split(mapped, cuts), 40), twin(queries, x, 40))
+        same(topk(queries, [*np.split(x[:4500], cuts), x[4500:]], 40), twin(queries, x, 40))
 
 
 def test_the_fastest_pass_is_chosen_on_a_large_block_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,12 +305,12 @@ def test_a_sample_says_what_is_likely() -> None:
     scan = DeviceScan(x[:6], device="cpu", memory=1 << 20)
     right = np.sort(x[:6].astype(float) @ x[::4].T.astype(float), axis=1)[:, -9]
     for block in (x, torch.from_numpy(x)):
-        assert scan.sample(block) == 16_384
-        found = scan.likely(block, 1000, 9)
+        assert scan.sample([block]) == 16_384
+        found = scan.likely([block], 1000, 9)
         assert found is not None
         assert np.allclose(found, right, atol=1e-6)
     x[8] = np.nan
-    assert scan.likely(x, 1000, 9) is None
+    assert scan.likely([x], 1000, 9) is None
     assert (scan.sample_scores(x)[:, 8] < -1e38).all()
     assert np.allclose(scan.sample_scores(x)[:, 9:], x[:6] @ x[9:].T, atol=1e-6)
 
@@ -402,7 +402,10 @@ for dtype, dims, name, words in (  # 540 are what survives of the first piece; 3
     right = exact.topk(q, [x], 4)
     gpu._WORDS, gpu._PAIRS = (words, 1 << 20) if words else (1 << 20, 4000)
     plain, exact._scanner = exact._scanner, scanner
-    found = exact.topk(q, [x[:180], x[180:]], 4, first_pass=name)
+    search = exact.ExactSearch(q, 4, first_pass=name)
+    search.add(x[:180])
+    search.add(x[180:], 180)
+    found = search.result()
     exact._scanner = plain
     assert found[0].tolist() == right[0].tolist(), (dtype, dims, name)
     assert found[1].tobytes() == right[1].tobytes(), (dtype, dims, name)

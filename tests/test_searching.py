@@ -277,6 +277,7 @@ def test_official_files_in_place_of_stores(stores: Stores, tmp_path: Path) -> No
 def _killed(folder: Path, out: Path, after: int) -> None:
     """Search, and be killed while the shard after the first ``after`` of this try is read."""
     checkpoints._EVERY_SECONDS = 0.0
+    searching._AT_ONCE_HERE = 0
     begun = 0
     true = searching.windows
 
@@ -320,6 +321,7 @@ def test_a_damaged_shard_stops_it_and_what_was_done_is_kept(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(searching, "_AT_ONCE_HERE", 0)
     path = stores.distractors.folder / "00003.npy"
     good = path.read_bytes()
     path.write_bytes(good[:-7] + b"\x01" + good[-6:])

@@ -12,30 +12,23 @@ import numpy.typing as npt
 
 from openilias.adapt.linear import TILE_ROWS, LinearMap, adapt, unfit
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import owned, remove_leftovers_of, remove_temporaries
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
-from openilias.core.manifests import State, claim, replacing, write_manifest
 from openilias.core.progress import Step, progress
 from openilias.core.shards import Share
+from openilias.descriptors.making import making, unfinished
 from openilias.descriptors.official import check_ids, is_official
 from openilias.descriptors.store import (
-    FILES,
-    KIND,
-    MANIFEST,
     DescriptorStore,
     Floats,
     Shard,
     Skipped,
     finished_shard,
     open_store,
-    read_marker,
     rows_of_block,
-    told_if_full,
     write_blocks,
 )
 
 ALGORITHM_VERSION = 1
-_MARKERS = "[0-9]*.json"
 _ALL = Share()
 
 
@@ -195,30 +188,13 @@ def adapt_share(
         raise unfit(linear, store.dims, str(store.folder))
     if out.resolve() == store.folder.resolve():
         raise OpenIliasError("The output is the store itself.", where=out, fix="Give another --out.")
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=FILES)
-    alone = share.everything
-    _check_share(out, state, alone)
-
-    def begun() -> bool:
-        return not alone or any((out / f"{number:05d}.json").exists() for number in range(len(store.shards)))
-
-    with replacing(out, state, begun=begun), owned(out, shared=not alone):
-        if alone:
-            remove_temporaries(out)
-        if state != "same":
-            if alone:  # of a store whose manifest is lost
-                for path in out.glob(_MARKERS):
-                    path.unlink()
-            _write_manifest(store, linear, out, made_from)
-        try:
-            _adapt_shards(store, linear, out, share.take(range(len(store.shards))), check=overwrite)
-        except BaseException:
-            if not begun():
-                (out / MANIFEST).unlink(missing_ok=True)
-            raise
-    if alone:
-        remove_leftovers_of(out)
-    return [shard.source for number, shard in enumerate(store.shards) if read_marker(out, number) is None]
+    known = {name: store.manifest[name] for name in ("weights_from",) if name in store.manifest}
+    sources = [shard.source for shard in store.shards]
+    with making(
+        out, made_from=made_from, sources=sources, share=share, overwrite=overwrite, dims=linear.outputs, **known
+    ):
+        _adapt_shards(store, linear, out, share.take(range(len(sources))), check=overwrite)
+    return unfinished(out, sources)
 
 
 def _made_from(store: DescriptorStore, linear: LinearMap) -> dict[str, Any]:
@@ -235,22 +211,6 @@ def _made_from(store: DescriptorStore, linear: LinearMap) -> dict[str, Any]:
             "shards": fingerprint_lines(f"{one.source} {one.sha256} {one.ids_sha256}" for one in store.shards),
         }
     }
-
-
-def _check_share(out: Path, state: State, alone: bool) -> None:
-    if state == "other" and not alone:
-        raise OpenIliasError(
-            "One share of the work cannot replace the whole store.", where=out, fix="Remove the old store first."
-        )
-    if state == "new" and not alone and any(out.glob(_MARKERS)) and not (out / MANIFEST).exists():
-        raise OpenIliasError("This store has lost its manifest.", where=out, fix="Remove it first.")
-
-
-def _write_manifest(store: DescriptorStore, linear: LinearMap, out: Path, made_from: dict[str, Any]) -> None:
-    known = {name: store.manifest[name] for name in ("weights_from",) if name in store.manifest}
-    sources = [shard.source for shard in store.shards]
-    with told_if_full(out / MANIFEST):
-        write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, dims=linear.outputs, **known, sources=sources)
 
 
 def _adapt_shards(store: DescriptorStore, linear: LinearMap, out: Path, numbers: list[int], *, check: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.executors import usable_cores
 
 TILE_ROWS = 4096
 """Rows of one matrix product. Every product has this shape, so the bytes of a row depend on its place in its tile."""
@@ -125,7 +125,7 @@ def adapt(
             )
 
     tiles = range(first_row // TILE_ROWS, -(-(first_row + len(block)) // TILE_ROWS))
-    threads = min(workers or os.cpu_count() or 1, len(tiles))
+    threads = min(workers or usable_cores(), len(tiles))
     with _BLAS, threadpool_limits(1, user_api="blas"):
         if threads <= 1:
             for tile in tiles if len(block) else ():

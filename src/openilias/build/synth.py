@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from openilias.build.pictures import (
 )
 from openilias.build.words import object_names
 from openilias.core.errors import OpenIliasError
-from openilias.core.executors import ordered_map
+from openilias.core.executors import ordered_map, usable_cores
 from openilias.core.files import atomic_path, read_json, resumed_folder, sha256_of, write_bytes, write_json
 from openilias.core.fingerprints import fingerprint
 from openilias.core.manifests import claim, contents_of_folder, read_manifest, write_manifest
@@ -227,7 +226,7 @@ def build_synth(out: Path, settings: SynthSettings, *, workers: int | None = Non
     with (
         resumed_folder(out, fingerprint(made_from), begun=_begun) as folder,
         one_thread_per_worker(),
-        ordered_map(workers or os.cpu_count() or 1) as run,
+        ordered_map(workers or usable_cores()) as run,
         progress("Generating pictures", total=None, unit="pictures") as step,
     ):
         # The last file of a part says that it is whole; anything else is of a killed run.

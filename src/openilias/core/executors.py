@@ -24,6 +24,13 @@ _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", 
 """The work goes to all cores; a piece of it that went to all of them too would wait for the others."""
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use, which a scheduler can make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def ordered_map(
     workers: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.executors import ordered_map
+from openilias.core.executors import ordered_map, usable_cores
 from openilias.core.files import atomic_path, is_there, read_bytes
 from openilias.core.findings import SEVERITIES, Finding, Severity
 from openilias.core.ids import object_of
@@ -121,7 +120,7 @@ def verify(
         ]
         states = {shard.name: state_of(shard, benchmark, depth, listed) for shard in shards}
         mine = shards if share is None else share.take(shards)
-        _examine(mine, states, benchmark, depth, parts, workers or os.cpu_count() or 1)
+        _examine(mine, states, benchmark, depth, parts, workers or usable_cores())
         if share is not None and not share.everything:
             return None
         report = _Report(folder)

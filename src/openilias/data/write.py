@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.executors import ordered_map
+from openilias.core.executors import ordered_map, usable_cores
 from openilias.core.files import (
     atomic_folder,
     atomic_path,
@@ -127,7 +126,7 @@ def write_benchmark(
 
     with replacing(out, state, begun=begun):
         try:
-            _write(benchmark, plan, selection, out, made_from, workers or os.cpu_count() or 1)
+            _write(benchmark, plan, selection, out, made_from, workers or usable_cores())
         except BaseException:
             if state != "same" and not begun():  # nothing is worth keeping
                 for path in out.iterdir():

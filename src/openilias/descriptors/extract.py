@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,25 +11,21 @@ import numpy as np
 from PIL import Image
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import owned, remove_leftovers_of, remove_temporaries
+from openilias.core.executors import usable_cores
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
-from openilias.core.manifests import claim, replacing, write_manifest
 from openilias.core.progress import Step, progress, tell
 from openilias.core.shards import Share
 from openilias.core.threads import one_thread_per_worker
 from openilias.data import Benchmark, Item, SourceShard
+from openilias.descriptors.making import making, unfinished
 from openilias.descriptors.pipeline import Described, Means, describe_items
 from openilias.descriptors.store import (
-    FILES,
-    KIND,
-    MANIFEST,
     DescriptorStore,
     Skipped,
     StoreShard,
     finished_shard,
     open_store,
-    read_marker,
     write_shard,
 )
 from openilias.images.boxes import Box
@@ -38,7 +33,6 @@ from openilias.models.backbone import Backbone
 
 ALGORITHM_VERSION = 3
 TAR_INDEX = "tar_index"  # folder beside the stores of a run
-_MARKERS = "[0-9]*.json"
 TIMEOUT = 300.0
 """Seconds that reading and preparing an image may take, by default."""
 
@@ -80,7 +74,7 @@ class Options:
         """Fill in what was left open."""
         return Means(
             self.batch_size or backbone.batch_size,
-            self.workers or os.cpu_count() or 1,
+            self.workers or usable_cores(),
             self.timeout,
             self.skip_unreadable,
         )
@@ -127,39 +121,19 @@ def extract_share(
         "contents": contents_of(shards),
         "skip_unreadable": options.skip_unreadable,
     }
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=options.overwrite, ours=FILES)
-    alone = options.share.everything
-    if state == "other" and not alone:
-        raise OpenIliasError(
-            "One share of the work cannot replace the whole store.", where=out, fix="Remove the old store first."
-        )
-    if state == "new" and not alone and any(out.glob(_MARKERS)) and not (out / MANIFEST).exists():
-        raise OpenIliasError("This store has lost its manifest.", where=out, fix="Remove it first.")
-
-    def begun() -> bool:
-        return not alone or any((out / f"{number:05d}.json").exists() for number in range(len(shards)))
-
-    with replacing(out, state, begun=begun), owned(out, shared=not alone):
-        if alone:
-            remove_temporaries(out)
-        if state != "same":
-            if alone:  # of a store whose manifest is lost
-                for path in out.glob(_MARKERS):
-                    path.unlink()
-            sources = [shard.name for shard in shards]
-            information = {"dims": backbone.dims, "weights_from": backbone.weights_from, "sources": sources}
-            write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, **information)
-        try:
-            work = _Work(benchmark, backbone, partition, out, options.means(backbone))
-            work.do(options.share.take(list(enumerate(shards))), retry=options.retry, check=options.overwrite)
-        except BaseException:
-            if not begun():
-                for name in ("00000.npy", "00000.ids.parquet", MANIFEST):
-                    (out / name).unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
-            raise
-    if alone:
-        remove_leftovers_of(out)
-    return [shard.name for number, shard in enumerate(shards) if read_marker(out, number) is None]
+    sources = [shard.name for shard in shards]
+    with making(
+        out,
+        made_from=made_from,
+        sources=sources,
+        share=options.share,
+        overwrite=options.overwrite,
+        dims=backbone.dims,
+        weights_from=backbone.weights_from,
+    ):
+        work = _Work(benchmark, backbone, partition, out, options.means(backbone))
+        work.do(options.share.take(list(enumerate(shards))), retry=options.retry, check=options.overwrite)
+    return unfinished(out, sources)
 
 
 def contents_of(shards: tuple[SourceShard, ...]) -> str:

@@ -28,6 +28,8 @@ from openilias.search.scan import CpuScan
 Vectors = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64] | range
 """Canonical rows."""
+Piece = tuple[Any, Numbers]
+"""A block (N, D) and the numbers of its rows."""
 
 _KINDS = (np.float16, np.float32, np.float64, np.int8, np.uint8)
 _FEWEST, _ENOUGH = 256, 1024
@@ -69,11 +71,15 @@ def topk(
     Raises:
         OpenIliasError: dimensions differ, or a value is not finite.
     """
+
+    def numbered() -> Iterator[Piece]:
+        start = 0
+        for block in blocks:
+            yield block, range(start, start + len(block))
+            start += len(block)
+
     search = ExactSearch(queries, k, device=device, threads=threads, first_pass=first_pass)
-    start = 0
-    for block in blocks:
-        search.add(block, start)
-        start += len(block)
+    search.add_all(numbered())
     return search.result()
 
 
@@ -134,26 +140,28 @@ class ExactSearch:
         numbers = range(int(rows), int(rows) + len(block)) if isinstance(rows, int | np.integer) else rows
         self._check(block, numbers)
         for part in self._parts if len(block) else ():
-            part.add(block, numbers)
+            part.add([(block, numbers)])
 
-    def add_all(self, items: Iterable[tuple[Vectors, Numbers]]) -> None:
-        """Search many blocks, each with the numbers of its rows; a device reads ahead from one to the next.
+    def add_all(self, items: Iterable[Piece]) -> None:
+        """Search many blocks, each with the numbers of its rows: faster than one by one.
+
+        A device reads ahead from one to the next; on a CPU blocks that are memory-mapped, or small, share a guess.
 
         Raises:
             OpenIliasError: as :meth:`add`.
         """
 
-        def checked() -> Iterator[tuple[Vectors, Numbers]]:
+        def checked() -> Iterator[Piece]:
             for block, numbers in items:
                 self._check(block, numbers)
                 if len(block):
                     yield block, numbers
 
         if self._parts:
-            with closing(self._parts[0].scanner.stream(checked())) as chunks:
-                for block, numbers in chunks:
+            with closing(self._parts[0].scanner.stream(checked())) as together:
+                for pieces in together:
                     for part in self._parts:
-                        part.add(block, numbers)
+                        part.add(pieces)
 
     def _check(self, block: Any, numbers: Numbers) -> None:
         if block.ndim != 2 or block.shape[1] != self._dims:
@@ -219,14 +227,14 @@ class Scanner(Protocol):
     def scan(self, block: Any, numbers: Numbers, best: Best, guess: Vectors, below: Vectors) -> None:
         """Add to ``best`` what counts, as :meth:`openilias.search.scan.CpuScan.scan`."""
 
-    def stream(self, items: Iterable[tuple[Vectors, Numbers]]) -> Generator[tuple[Any, Numbers]]:
-        """Yield blocks, cut and joined as suits it, with the numbers of their rows."""
+    def stream(self, items: Iterable[Piece]) -> Generator[list[Piece]]:
+        """Yield blocks, cut and joined as suits it: those that share a guess."""
 
-    def sample(self, block: Any) -> int:
-        """Return how many rows of a block are worth looking at for a guess."""
+    def sample(self, blocks: list[Any]) -> int:
+        """Return how many rows of blocks are worth looking at for a guess."""
 
-    def likely(self, block: Any, size: int, rank: int) -> npt.NDArray[np.float32] | None:
-        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over a block; None if it cannot."""
+    def likely(self, blocks: list[Any], size: int, rank: int) -> npt.NDArray[np.float32] | None:
+        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over blocks; None if it cannot."""
 
     def most_bytes(self) -> int:
         """Return how much memory the buffers take at most."""
@@ -247,10 +255,10 @@ class _Part:
     best: Best
     scanner: Scanner
 
-    def add(self, block: Any, numbers: Numbers) -> None:
+    def add(self, pieces: list[Piece]) -> None:
         best = self.best
-        guess = self._guess(block)
-        self.scanner.scan(block, numbers, best, guess, np.full(len(guess), np.nan, np.float32))
+        guess = self._guess([block for block, _ in pieces])
+        self._scan(pieces, guess, np.full(len(guess), np.nan, np.float32))
         guessed = guess > -np.inf
         if not guessed.any() and (best.least[best.complete] > -np.inf).all():
             return  # limits are there, and rise when lists are full
@@ -259,23 +267,27 @@ class _Part:
         missed = guessed & ~(best.complete & (best.least >= guess))
         if missed.any():
             lowered = np.where(missed, np.float32(-np.inf), np.float32(np.inf))
-            self.scanner.scan(block, numbers, best, lowered, np.where(missed, guess, np.float32(-np.inf)))
+            self._scan(pieces, lowered, np.where(missed, guess, np.float32(-np.inf)))
             best.settle()
 
-    def _guess(self, block: Any) -> npt.NDArray[np.float32]:
+    def _scan(self, pieces: list[Piece], guess: npt.NDArray[np.float32], below: npt.NDArray[np.float32]) -> None:
+        for block, numbers in pieces:
+            self.scanner.scan(block, numbers, self.best, guess, below)
+
+    def _guess(self, blocks: list[Any]) -> npt.NDArray[np.float32]:
         """Return what the k-th score of a block is probably not below, from a sample; -inf without one.
 
         The rank asked of the sample is four standard deviations higher than expected, so that few queries miss.
         """
         nothing = np.full(len(self.best.least), -np.inf, np.float32)
-        k, count = self.best.k, len(block)
-        size = min(self.scanner.sample(block), max(count // 16, min(_ENOUGH, count // 4)))
+        k, count = self.best.k, sum(len(block) for block in blocks)
+        size = min(self.scanner.sample(blocks), max(count // 16, min(_ENOUGH, count // 4)))
         expected = k * size / max(count, 1)
         rank = int(np.ceil(expected + 4 * np.sqrt(expected) + 4))
         complete = self.best.complete
         if size < _FEWEST or rank > size // 2 or complete.all():
             return nothing
-        likely = self.scanner.likely(block, size, rank)
+        likely = self.scanner.likely(blocks, size, rank)
         return nothing if likely is None else np.where(complete, nothing, likely)
 
 

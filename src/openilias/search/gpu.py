@@ -180,35 +180,39 @@ class DeviceScan:
                 self._scan(block.to(self.device), numbers, job, giver)
             else:
                 block = block.cpu().numpy() if isinstance(block, Tensor) else block
-                with closing(self.stream([(block, numbers)])) as chunks:
+                with closing(self._feed.stream([(block, numbers)])) as chunks:
                     for chunk, its_numbers in chunks:
                         self._scan(chunk, its_numbers, job, giver)
             giver.wait()
 
-    def stream(self, items: Iterable[tuple[Array, Numbers]]) -> Generator[tuple[Tensor, Numbers]]:
-        """Yield the rows of blocks on the device, and their numbers, read ahead, cut and joined, in order.
+    def stream(self, items: Iterable[tuple[Array, Numbers]]) -> Generator[list[tuple[Tensor, Numbers]]]:
+        """Yield the rows of blocks on the device, and their numbers, one by one: read ahead, cut and joined, in order.
 
         Args:
             items: (N_i, D) blocks, with N_i numbers each. They are drawn by another thread; its errors are raised here.
 
         Each is there until the next is asked for. Close it if it is left early.
         """
-        return self._feed.stream(items)
+        with closing(self._feed.stream(items)) as chunks:
+            for chunk in chunks:
+                yield [chunk]
 
     def most_bytes(self) -> int:
         """Return how much memory of the device the buffers take at most."""
         return self._memory
 
-    def sample(self, block: Array | Tensor) -> int:
+    def sample(self, blocks: list[Array] | list[Tensor]) -> int:
         """Return how many rows are worth looking at for a guess."""
-        return _SAMPLE_THERE if isinstance(block, Tensor) and block.is_cuda else _SAMPLE
+        there = all(isinstance(block, Tensor) and block.is_cuda for block in blocks)
+        return _SAMPLE_THERE if there else _SAMPLE
 
-    def likely(self, block: Array | Tensor, size: int, rank: int) -> npt.NDArray[np.float32] | None:
-        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over a block.
+    def likely(self, blocks: list[Array] | list[Tensor], size: int, rank: int) -> npt.NDArray[np.float32] | None:
+        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over one block.
 
         None if a value is not finite.
         """
         tops = []
+        (block,) = blocks  # what is on the device is there until the next is
         with self._here():
             for scores, finite in self._approximate(block[:: max(1, len(block) // size)][:size]):
                 if not finite:
@@ -324,7 +328,7 @@ class DeviceScan:
             what = (self.device, *self._names, len(self._filters), chunk.dtype, chunk.shape[1], len(job.active))
             if what not in _FASTEST:
                 rows = chunk[:_TRIAL_ROWS].contiguous()
-                likely = self.likely(rows, len(rows) // 8, 4)
+                likely = self.likely([rows], len(rows) // 8, 4)
                 if likely is not None:
                     fastest = self._fastest(chosen, rows, job, np.where(least > -np.inf, least, likely))
                     _FASTEST[what] = fastest.name, self._filters.index(fastest.keep)

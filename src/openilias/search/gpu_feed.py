@@ -6,7 +6,6 @@ read directly, and starts the copy to the device on a stream of its own. Small b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -20,10 +19,11 @@ import torch
 from torch import Tensor
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.executors import usable_cores
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64] | range
-_READERS = min(16, os.cpu_count() or 1)
+_READERS = min(16, usable_cores())
 _DEPTH = 3
 
 

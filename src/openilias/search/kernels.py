@@ -17,6 +17,8 @@ from openilias.search.keys import Found, key_of
 
 LANES = 32
 """The filter looks at so many queries at once; their number is padded to a multiple."""
+ROWS = 32
+"""So many rows are scored together: the queries that they share come from a near cache."""
 
 _LIFT_MOST = np.float32(1e30)
 _BAR_MOST = 1e10
@@ -30,7 +32,8 @@ class TileRows(NamedTuple):
 
     Attributes:
         stored: (M, D) float32, float64, or uint16 bits of float16.
-        line: (D,) float32, or float64 for rows of that type: room for one row.
+        lines: (ROWS, D) float32, or float64 for rows of that type: room for some rows.
+        reached: (ROWS, Q / LANES) uint32: room for what survives of them.
         numbers: (M,) int64 canonical rows.
         norm: (M,) float64, at least ``|x|``.
         own: (M,) float32: what a unit of ``|q|`` adds to the bound.
@@ -39,7 +42,8 @@ class TileRows(NamedTuple):
     """
 
     stored: Any
-    line: Any
+    lines: Any
+    reached: Any
     numbers: Any
     norm: Any
     own: Any
@@ -187,12 +191,22 @@ def _which_reach(
 
 
 @njit(cache=True, nogil=True, fastmath=REORDER)
-def _dot_of(queries: Any, q: int, line: Any) -> Any:
+def _dot_of(queries: Any, q: int, lines: Any, i: int) -> Any:
     """Return the float64 inner product of a query and a row, in any order of summation."""
-    query = np.uintp(q)
+    query, row = np.uintp(q), np.uintp(i)
     total = 0.0
     for d in range(queries.shape[1]):
-        total += np.float64(queries[query, np.uintp(d)]) * np.float64(line[d])
+        total += np.float64(queries[query, np.uintp(d)]) * np.float64(lines[row, np.uintp(d)])
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=REORDER)
+def _dot_of_halves(queries: Any, q: int, lines: Any, i: int) -> Any:
+    """The same of values of float16, whose products float32 holds exactly: half as much to widen."""
+    query, row = np.uintp(q), np.uintp(i)
+    total = 0.0
+    for d in range(queries.shape[1]):
+        total += np.float64(np.float32(queries[query, np.uintp(d)]) * np.float32(lines[row, np.uintp(d)]))
     return total
 
 
@@ -211,6 +225,27 @@ def share_of_survivors(step: int, products: Any, rounding: Any, tile: TileRows, 
 
 
 @njit(cache=True, nogil=True)
+def _survivors_of_rows(
+    begin: int, stop: int, products: Any, rounding: Any, tile: TileRows, asked: Asked, bars: Any
+) -> int:
+    """Note which pairs of at most :data:`ROWS` rows survive the filter, and widen their rows; return how many rows."""
+    size, rest, reached, lines, width = asked.size, asked.rest, tile.reached, tile.lines, products.shape[1]
+    rows = 0
+    for i in range(begin, stop):
+        own, other, lift, line, loaded = tile.own[i], tile.other[i], tile.lift[i], i - begin, False
+        for start in range(0, width, LANES):
+            found = np.uint32(0)
+            if _any_reach(products, i, start, rounding, own, other, lift, size, rest, bars):
+                found = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
+                if found and not loaded:
+                    load(tile.stored[i], lines[line])
+                    loaded = True
+                    rows += 1
+            reached[line, start // LANES] = found
+    return rows
+
+
+@njit(cache=True, nogil=True)
 def survivors(
     first: int,
     products: Any,
@@ -223,7 +258,7 @@ def survivors(
     totals: Any,
     found: Found,
 ) -> tuple[int, int, int]:
-    """Score exactly whatever may reach the scores that count, row by row, until the lists are nearly full.
+    """Score exactly whatever may reach the scores that count, until the lists are nearly full.
 
     Args:
         first: the row to begin with.
@@ -242,37 +277,44 @@ def survivors(
     """
     count, width = products.shape
     # Unpacked here: views that are made in a loop are counted by the runtime, which costs more than a score.
-    size, rest, norm, queries, line = asked.size, asked.rest, asked.norm, asked.wide, tile.line
+    norm, queries, lines, reached = asked.norm, asked.wide, tile.lines, tile.reached
     least, below, dims = limits.least, limits.below, asked.wide.shape[1]
-    kept, scored = 0, 0
-    for i in range(first, count):
-        if kept + width > len(found.key):
-            return i, kept, scored
-        own, other, lift, loaded = tile.own[i], tile.other[i], tile.lift[i], False
-        for start in range(0, width, LANES):
-            if not _any_reach(products, i, start, rounding, own, other, lift, size, rest, bars):
-                continue
-            reached = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
-            if reached and not loaded:
-                load(tile.stored[i], line)
-                loaded = True
-            while reached:
-                lowest = reached & (~reached + np.uint32(1))
-                reached ^= lowest
-                # The place of a single bit is the exponent of the number it stands for.
-                q = start + ((np.float64(lowest).view(np.int64) >> 52) - 1023)
-                scored += 1
-                doubt = doubt_of(tile.norm[i] * norm[q], dims, halves)
-                total = totals[i, q] if len(totals) else _dot_of(queries, q, line)
-                low, high = np.float32(total - doubt), np.float32(total + doubt)
-                if low != high:
-                    low = np.float32(_dot_in_order(queries[q], line))
-                value = low + np.float32(0)  # no negative zero
-                if value >= least[q] and not value >= below[q]:
-                    found.query[kept] = q
-                    found.key[kept] = key_of(value, tile.numbers[i])
-                    found.place[kept] = i
-                    kept += 1
+    at_once = min(ROWS, max(len(found.key) // (2 * width), 1))
+    begin, kept, scored = first, 0, 0
+    while begin < count:
+        stop = min(begin + at_once, count)
+        if kept + (stop - begin) * width > len(found.key):
+            return begin, kept, scored
+        if not _survivors_of_rows(begin, stop, products, rounding, tile, asked, bars):
+            begin = stop
+            continue
+        for group in range(width // LANES):
+            for i in range(begin, stop):
+                line = i - begin
+                left = reached[line, group]
+                while left:
+                    lowest = left & (~left + np.uint32(1))
+                    left ^= lowest
+                    # The place of a single bit is the exponent of the number it stands for.
+                    q = group * LANES + ((np.float64(lowest).view(np.int64) >> 52) - 1023)
+                    scored += 1
+                    doubt = doubt_of(tile.norm[i] * norm[q], dims, halves)
+                    if len(totals):
+                        total = totals[i, q]
+                    elif halves:
+                        total = _dot_of_halves(queries, q, lines, line)
+                    else:
+                        total = _dot_of(queries, q, lines, line)
+                    low, high = np.float32(total - doubt), np.float32(total + doubt)
+                    if low != high:
+                        low = np.float32(_dot_in_order(queries[q], lines[line]))
+                    value = low + np.float32(0)  # no negative zero
+                    if value >= least[q] and not value >= below[q]:
+                        found.query[kept] = q
+                        found.key[kept] = key_of(value, tile.numbers[i])
+                        found.place[kept] = i
+                        kept += 1
+        begin = stop
     return count, kept, scored
 
 

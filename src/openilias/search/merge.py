@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.fingerprints import differences
 from openilias.core.ids import PARTITIONS
-from openilias.core.manifests import claim, replacing
+from openilias.core.manifests import claim, read_manifest, replacing
 from openilias.search.database import ShardName
 from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
 
@@ -27,12 +28,10 @@ class Part:
 
     Attributes:
         folder: where it is.
-        ranking: with canonical rows.
         manifest: of it.
     """
 
     folder: Path
-    ranking: Ranking
     manifest: Mapping[str, Any]
 
     @property
@@ -75,7 +74,8 @@ def merge_to(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> 
     if state == "same":
         return read_ranking(out)[0]
     shards = sorted({shard for part in parts for shard in part.shards}, key=_canonical)
-    ranking = merge([part.ranking for part in parts], [_moved(part, shards) for part in parts], int(made_from["k"]))
+    k = int(made_from["k"])
+    ranking = reduce(lambda first, second: merge(first, second, k), _rankings(parts, shards))
     known = [part.manifest for part in parts]
     searched: dict[str, int] = {}
     for manifest in known:
@@ -99,55 +99,64 @@ def merge_to(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> 
     return ranking
 
 
-def merge(rankings: Sequence[Ranking], rows: Sequence[npt.NDArray[np.int64]], k: int) -> Ranking:
-    """Merge rankings of the same queries.
+def merge(first: Ranking, second: Ranking, k: int) -> Ranking:
+    """Merge two rankings of the same queries.
 
     Args:
-        rankings: of disjoint parts of a database, each at least as deep as ``k`` or its part.
-        rows: for each ranking the canonical rows of its ``db_ids`` in the whole database.
+        first: with its ``db_rows`` in the whole database, at least as deep as ``k`` or its part of the database.
+        second: the same of another part.
         k: how many images are kept of each query.
     """
-    scores = np.concatenate([ranking.scores for ranking in rankings], axis=1)
-    found = np.concatenate(
-        [
-            np.where(one.rows == ABSENT, ABSENT, np.append(own, ABSENT)[one.rows])
-            for one, own in zip(rankings, rows, strict=True)
-        ],
-        axis=1,
-    )
+    found = np.concatenate([_canonical_rows(first), _canonical_rows(second)], axis=1)
+    scores = np.concatenate([first.scores, second.scores], axis=1)
     # Padding has the lowest score; among equal scores the first row is first.
     order = np.lexsort((found, -scores), axis=1)[:, :k]
     found, scores = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
     depth = int((found != ABSENT).sum(axis=1).max(initial=0))
     found, scores = found[:, :depth], scores[:, :depth]
     names = {
-        row: item
-        for one, own in zip(rankings, rows, strict=True)
-        for row, item in zip(own.tolist(), one.db_ids, strict=True)
+        row: item for one in (first, second) for row, item in zip(_known_rows(one).tolist(), one.db_ids, strict=True)
     }
     occurring, places = np.unique(found[found != ABSENT], return_inverse=True)
     listed = np.full(found.shape, ABSENT, np.int64)
     listed[found != ABSENT] = places
-    return Ranking(rankings[0].query_ids, tuple(names[row] for row in occurring.tolist()), listed, scores, occurring)
+    return Ranking(first.query_ids, tuple(names[row] for row in occurring.tolist()), listed, scores, occurring)
+
+
+def _canonical_rows(ranking: Ranking) -> npt.NDArray[np.int64]:
+    return np.append(_known_rows(ranking), ABSENT)[ranking.rows]  # ABSENT is the last
+
+
+def _known_rows(ranking: Ranking) -> npt.NDArray[np.int64]:
+    if ranking.db_rows is None:
+        raise OpenIliasError("This ranking does not say where in the database its images are.")
+    return ranking.db_rows
+
+
+def _rankings(parts: list[Part], shards: list[ShardName]) -> Iterator[Ranking]:
+    """Read one after the other: all of a large cluster do not fit into memory."""
+    for part in parts:
+        ranking = read_ranking(part.folder)[0]
+        yield replace(ranking, db_rows=_moved(part, _known_rows(ranking), shards))
 
 
 def _read(folder: Path) -> Part:
-    ranking, manifest = read_ranking(folder)
-    if ranking.db_rows is None or "database" not in manifest:
+    manifest = read_manifest(folder / MANIFEST, kind=KIND)
+    if "database" not in manifest:
         raise OpenIliasError(
             "This ranking does not say where in the database its images are.",
             where=folder,
             fix="Make it again with this version of ilias search.",
         )
-    return Part(folder, ranking, manifest)
+    return Part(folder, manifest)
 
 
 def _canonical(shard: ShardName) -> tuple[int, str]:
     return PARTITIONS.index(shard[0]), shard[1]
 
 
-def _moved(part: Part, shards: list[ShardName]) -> npt.NDArray[np.int64]:
-    """Return the canonical rows of the images of a part in a larger database."""
+def _moved(part: Part, rows: npt.NDArray[np.int64], shards: list[ShardName]) -> npt.NDArray[np.int64]:
+    """Return canonical rows of a part as those in a larger database."""
     start, starts = 0, {}
     for shard in shards:
         starts[shard[:2]] = start
@@ -155,8 +164,6 @@ def _moved(part: Part, shards: list[ShardName]) -> npt.NDArray[np.int64]:
     own = part.shards
     edges = np.cumsum([0, *(rows for _, _, rows in own)])
     moved = np.array([starts[partition, source] for partition, source, _ in own], np.int64) - edges[:-1]
-    rows = part.ranking.db_rows
-    assert rows is not None  # noqa: S101 - _read has seen to it
     return rows + moved[np.searchsorted(edges, rows, side="right") - 1] if len(rows) else rows
 
 
@@ -170,7 +177,7 @@ def _check(parts: list[Part]) -> None:
         )
     for part in parts[1:]:
         changed = differences(_common(first), _common(part))
-        if changed or part.ranking.query_ids != first.ranking.query_ids:
+        if changed or part.manifest["query_ids"] != first.manifest["query_ids"]:
             raise OpenIliasError(
                 f"{first.folder} and {part.folder} cannot be merged, they were not made alike:\n    "
                 + "\n    ".join(changed[:12] or ["other queries"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.executors import usable_cores
 from openilias.search.best import Best
 from openilias.search.codes import MOST
 from openilias.search.first_pass import PASSES, CodedQueries, aligned, is_sound
 from openilias.search.kernels import (
     LANES,
+    ROWS,
     Limits,
     TileRows,
     approximate,
@@ -29,12 +30,13 @@ from openilias.search.kernels import (
     survivors,
 )
 from openilias.search.keys import Found
+from openilias.search.together import Piece, together
 
 Array = npt.NDArray[Any]
-_LIST = 1 << 16
+_LIST = 1 << 17
 _SAMPLE = 16_384
 _NO_TOTALS = np.empty((0, 0))
-_DENSE, _DENSE_ROWS, _LOOK_AT = 0.1, 256, 32
+_DENSE, _DENSE_ROWS, _LOOK_AT = 0.25, 256, 32
 """Where more than this share of the pairs survives, one float64 product scores them faster than pair by pair."""
 _TRIED = 1024
 _TRIAL_ROWS = 16_384  # a block must have so many rows before it pays to try which first pass is the fastest
@@ -58,7 +60,8 @@ class Tile:
         self.products = aligned((rows, width), kind.product)
         self.scale, self.norm = np.empty(rows), np.empty(rows)
         self.rest, self.size, self.own, self.other, self.lift = (np.empty(rows, np.float32) for _ in range(5))
-        self.floats, self.doubles = aligned((dims,), np.float32), aligned((dims,), np.float64)
+        self.floats, self.doubles = aligned((ROWS, dims), np.float32), aligned((ROWS, dims), np.float64)
+        self.reached = np.empty((ROWS, width // LANES), np.uint32)
         self.bars, self.least = aligned((width,), np.float32), aligned((width,), np.float32)
         length = max(_LIST, 2 * width)
         self.found = Found(np.empty(length, np.int32), np.empty(length, np.uint64), np.empty(length, np.int32))
@@ -70,15 +73,15 @@ class Tile:
         arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
         return sum(array.nbytes for array in (*arrays, *self.found))
 
-    def line(self, stored: Array) -> Array:
-        """Return the room for one row of this type."""
+    def lines(self, stored: Array) -> Array:
+        """Return the room for some rows of this type."""
         return self.doubles if stored.dtype == np.float64 else self.floats
 
     def multiply(self, stored: Array, asked: CodedQueries) -> int:
         """Fill codes and products; return the first row that is not finite, or -1."""
         count = len(stored)
         room = (self.codes[:count], self.scale[:count], self.rest[:count], self.size[:count])
-        bad = asked.first_pass.encode(stored, self.line(stored), *room)
+        bad = asked.first_pass.encode(stored, self.lines(stored)[0], *room)
         if bad < 0:
             asked.multiply(self.codes[:count], self.products[:count])
         return bad
@@ -99,7 +102,7 @@ class Tile:
         if bad >= 0:
             return bad
         parts = (self.norm[:count], self.own[:count], self.other[:count], self.lift[:count])
-        tile = TileRows(stored, self.line(stored), numbers, *parts)
+        tile = TileRows(stored, self.lines(stored), self.reached, numbers, *parts)
         drift = np.float32(kind.drift(rows.shape[1]))
         largest = describe_rows(self.scale[:count], self.rest[:count], self.size[:count], drift, tile)
         bars_of(limits.least, asked.asked.scale, largest, self.bars)
@@ -109,7 +112,7 @@ class Tile:
         for start in range(0, count, step):
             part = slice(start, start + step)
             own_rows = rows[part]
-            some = TileRows(stored[part], tile.line, *(values[part] for values in tile[2:]))
+            some = TileRows(stored[part], tile.lines, tile.reached, *(values[part] for values in tile[3:]))
             totals = own_rows.astype(np.float64) @ asked.doubles.T if many else _NO_TOTALS
             first = 0
             while first < len(own_rows):
@@ -142,7 +145,7 @@ class CpuScan:
     def __init__(self, queries: Array, *, threads: int | None = None, first_pass: str | None = None) -> None:
         self.queries = queries
         self.width = len(queries) + -len(queries) % LANES
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self._wide = queries if queries.dtype == np.float64 else queries.astype(np.float32)
         self._tiles: dict[str, list[Tile]] = {}
         self._coded: dict[str, CodedQueries] = {}
@@ -161,7 +164,7 @@ class CpuScan:
     def most_bytes(self) -> int:
         """Return how much memory the tiles and the queries take at most, whichever first pass is chosen."""
         dims: int = self.queries.shape[1]
-        rows = max(kind.tile_rows * (dims + self.width) * 4 for kind in PASSES.values())
+        rows = max(kind.tile_rows * (dims + self.width) * 4 for kind in PASSES.values()) + ROWS * dims * 12
         return self.threads * (rows + 16 * max(_LIST, 2 * self.width)) + self.width * dims * 8
 
     def _queries_for(self, name: str) -> CodedQueries:
@@ -217,27 +220,31 @@ class CpuScan:
                 f"A descriptor of the database is not finite (row {min(failures)}), or larger than {MOST:g}.",
             )
 
-    def stream(
-        self, items: Iterable[tuple[Array, npt.NDArray[np.int64] | range]]
-    ) -> Generator[tuple[Array, npt.NDArray[np.int64] | range]]:
-        """Yield the blocks as they are: memory maps are read where they are searched."""
-        yield from items
+    def stream(self, items: Iterable[Piece]) -> Generator[list[Piece]]:
+        """Yield the blocks that are worth one guess; memory maps are read where they are searched."""
+        return together(items)
 
-    def sample(self, block: Array) -> int:
-        """Return how many rows of a block are worth looking at for a guess."""
+    def sample(self, blocks: list[Array]) -> int:
+        """Return how many rows of blocks are worth looking at for a guess."""
         return _SAMPLE
 
-    def likely(self, block: Array, size: int, rank: int) -> npt.NDArray[np.float32] | None:
-        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over a block."""
-        scores = self.sample_scores(block[:: len(block) // size][:size])
-        scores.partition(size - rank, axis=1)
-        likely: npt.NDArray[np.float32] = scores[:, size - rank]
+    def likely(self, blocks: list[Array], size: int, rank: int) -> npt.NDArray[np.float32] | None:
+        """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over blocks."""
+        step = sum(len(block) for block in blocks) // size
+        rows = [block[::step] for block in blocks]
+        scores = np.empty((len(self.queries), sum(len(some) for some in rows)), np.float32)
+        start = 0
+        for some in rows:
+            self.sample_scores(some, scores[:, start : start + len(some)])
+            start += len(some)
+        place = start - round(rank * start / size)
+        scores.partition(place, axis=1)
+        likely: npt.NDArray[np.float32] = scores[:, place]
         return likely
 
-    def sample_scores(self, rows: Array) -> npt.NDArray[np.float32]:
-        """Return approximate scores (Q, n) of some rows."""
+    def sample_scores(self, rows: Array, scores: npt.NDArray[np.float32]) -> None:
+        """Write approximate scores (Q, n) of some rows."""
         asked = self._queries_for(self.first_pass or self._candidates(rows.shape[1])[0])
-        scores = np.empty((len(self.queries), len(rows)), np.float32)
         step, starts = asked.first_pass.tile_rows, itertools.count()
 
         def work(tile: Tile) -> None:
@@ -251,7 +258,6 @@ class CpuScan:
 
         with _one_thread_each():
             self._in_threads(work, asked, rows.shape[1])
-        return scores
 
     def _in_threads(self, work: Callable[[Tile], None], asked: CodedQueries, dims: int) -> None:
         tiles = self._tiles.setdefault(asked.first_pass.name, [])

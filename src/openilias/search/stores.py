@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from openilias.adapt.apply import adapted
 from openilias.core.errors import OpenIliasError
+from openilias.core.executors import usable_cores
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
 from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import claim, replacing
@@ -32,7 +32,7 @@ from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, rea
 from openilias.search.reading import Checks, groups, windows
 
 ALGORITHM_VERSION = 1
-_AT_ONCE, _READERS = 8 << 30, min(16, os.cpu_count() or 1)
+_AT_ONCE, _AT_ONCE_HERE, _READERS = 8 << 30, 1 << 30, min(16, usable_cores())
 
 
 def search(
@@ -122,8 +122,9 @@ class _Plan:
                         yield block, its_rows
                         step(read)
 
-            # A device is kept busy across shards; what it does at once, it does again after a kill.
-            for group in groups(shards, asked.shape[1], 0 if means.device == "cpu" else _AT_ONCE):
+            # Searched across shards it is faster; what is done at once is done again after a kill.
+            size = _AT_ONCE_HERE if means.device == "cpu" else _AT_ONCE
+            for group in groups(shards, asked.shape[1], size):
                 with checks.of(group):
                     engine.add_all(blocks(group))
                 done += group
