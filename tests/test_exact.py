@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from openilias.core.errors import OpenIliasError
+from openilias.search import best as best_module
 from openilias.search import scan as scan_module
 from openilias.search import together as together_module
 from openilias.search.best import Unwanted
@@ -546,8 +547,10 @@ def test_numbers_of_queries(first_pass: Any, asked: int) -> None:
 
 
 @pytest.mark.parametrize("first_pass", FIRST)
-def test_k_beyond_the_first_room(first_pass: Any) -> None:
-    """Buffers begin with 4096 columns and grow, in the middle of a list too."""
+@pytest.mark.parametrize("columns", [1, 4096])
+def test_k_beyond_the_first_room(first_pass: Any, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers begin with some columns and grow, in the middle of a list too."""
+    monkeypatch.setattr(best_module, "_FIRST_ROOM", 8 * 3 * columns)
     rng = np.random.default_rng(0)
     x = np.round(rng.standard_normal((11_000, 6)) * 8).astype(np.float16)
     queries = np.round(rng.standard_normal((3, 6)) * 8).astype(np.float32)

@@ -25,7 +25,8 @@ from openilias.search.keys import (
 MOST_ROWS = 2**32
 """A canonical row has 32 bits of a key."""
 
-_FIRST_ROOM = 4096
+_FIRST_ROOM = 1 << 30
+"""Bytes of all lists; the system gives only what is written to."""
 Array = npt.NDArray[Any]
 
 
@@ -61,7 +62,7 @@ class Best:
         self.k = k
         self._unwanted = unwanted
         self._most = k + max(k if unwanted.duplicates else k // 2, 1024)
-        room = min(self._most, _FIRST_ROOM)
+        room = min(self._most, max(_FIRST_ROOM // (8 * max(queries, 1)), 1))
         self._keys = np.empty((queries, room), np.uint64)
         self._marks = np.empty((queries, room if unwanted.duplicates else 0), np.uint64)
         self._counts = np.zeros(queries, np.int64)
@@ -108,9 +109,14 @@ class Best:
                     done = merge(found, done, length, self._keys, *here)
                 if done == length:
                     return
-                more = ((0, 0), (0, min(self._most, 2 * self._keys.shape[1]) - self._keys.shape[1]))
-                self._keys = np.pad(self._keys, more)
-                self._marks = np.pad(self._marks, more) if self._unwanted.duplicates else self._marks
+                self._keys = self._wider(self._keys)
+                self._marks = self._wider(self._marks) if self._unwanted.duplicates else self._marks
+
+    def _wider(self, lists: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        width = lists.shape[1]
+        wider = np.empty((len(lists), min(self._most, 2 * width)), np.uint64)
+        wider[:, :width] = lists
+        return wider
 
     def _without_own(self, found: Found, length: int, rows: Array) -> int:
         queries = found.query[:length]
