@@ -114,7 +114,7 @@ def shares(queries: np.ndarray, database: np.ndarray, first_pass: str) -> dict[s
             now = clock("multiply", now)
             drift = np.float32(asked.first_pass.drift(queries.shape[1]))
             kinds = (tile.norm, tile.own, tile.other, tile.lift)
-            rows_of_tile = TileRows(stored, tile.floats, tile.reached, np.arange(step), *kinds)
+            rows_of_tile = TileRows(stored, tile.floats, tile.noted, np.arange(step), *kinds)
             largest = describe_rows(tile.scale, tile.rest, tile.size, drift, rows_of_tile)
             bars_of(limits.least, asked.asked.scale, largest, tile.bars)
             rounding = np.float32(asked.first_pass.rounding)

@@ -27,13 +27,27 @@ _SLACK = np.float32(2.0**-18)
 """More than all float32 roundings of one comparison in the filter, relative to ``|q| |x|``."""
 
 
+class Noted(NamedTuple):
+    """Which pairs of some rows survive the filter: bits of :data:`LANES` queries at a time.
+
+    Attributes:
+        where: (2, ROWS * Q / LANES) int32: the row times Q / LANES, and the group of queries; in two orders.
+        bits: (2, ROWS * Q / LANES) uint32, beside it.
+        heads: (Q / LANES + 1,) int32: room to sort them.
+    """
+
+    where: Any
+    bits: Any
+    heads: Any
+
+
 class TileRows(NamedTuple):
     """The rows of a tile, as the filter needs them; sizes in scales of the row.
 
     Attributes:
         stored: (M, D) float32, float64, or uint16 bits of float16.
         lines: (ROWS, D) float32, or float64 for rows of that type: room for some rows.
-        reached: (ROWS, Q / LANES) uint32: room for what survives of them.
+        noted: room for what survives of them.
         numbers: (M,) int64 canonical rows.
         norm: (M,) float64, at least ``|x|``.
         own: (M,) float32: what a unit of ``|q|`` adds to the bound.
@@ -43,7 +57,7 @@ class TileRows(NamedTuple):
 
     stored: Any
     lines: Any
-    reached: Any
+    noted: Noted
     numbers: Any
     norm: Any
     own: Any
@@ -225,24 +239,41 @@ def share_of_survivors(step: int, products: Any, rounding: Any, tile: TileRows, 
 
 
 @njit(cache=True, nogil=True)
-def _survivors_of_rows(
-    begin: int, stop: int, products: Any, rounding: Any, tile: TileRows, asked: Asked, bars: Any
-) -> int:
-    """Note which pairs of at most :data:`ROWS` rows survive the filter, and widen their rows; return how many rows."""
-    size, rest, reached, lines, width = asked.size, asked.rest, tile.reached, tile.lines, products.shape[1]
-    rows = 0
+def _note(begin: int, stop: int, products: Any, rounding: Any, tile: TileRows, asked: Asked, bars: Any) -> int:
+    """Note which pairs of at most :data:`ROWS` rows survive the filter, and widen their rows; return how many notes."""
+    size, rest, where, bits, lines = asked.size, asked.rest, tile.noted.where, tile.noted.bits, tile.lines
+    count, groups = 0, products.shape[1] // LANES
     for i in range(begin, stop):
-        own, other, lift, line, loaded = tile.own[i], tile.other[i], tile.lift[i], i - begin, False
-        for start in range(0, width, LANES):
-            found = np.uint32(0)
-            if _any_reach(products, i, start, rounding, own, other, lift, size, rest, bars):
-                found = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
-                if found and not loaded:
-                    load(tile.stored[i], lines[line])
-                    loaded = True
-                    rows += 1
-            reached[line, start // LANES] = found
-    return rows
+        own, other, lift, before = tile.own[i], tile.other[i], tile.lift[i], count
+        for group in range(groups):
+            start = group * LANES
+            if not _any_reach(products, i, start, rounding, own, other, lift, size, rest, bars):
+                continue
+            reached = _which_reach(products, i, start, rounding, own, other, lift, size, rest, bars)
+            if reached:
+                where[0, count], bits[0, count] = (i - begin) * groups + group, reached
+                count += 1
+        if count > before:
+            load(tile.stored[i], lines[i - begin])
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _by_group(count: int, groups: int, noted: Noted) -> int:
+    """Sort notes by their queries, if there are so many that queries come again; return in which order they are."""
+    if count < 2 * groups:
+        return 0
+    heads = noted.heads
+    heads[:] = 0
+    for n in range(count):
+        heads[noted.where[0, n] % groups + 1] += 1
+    for group in range(groups):
+        heads[group + 1] += heads[group]
+    for n in range(count):
+        group = noted.where[0, n] % groups
+        noted.where[1, heads[group]], noted.bits[1, heads[group]] = noted.where[0, n], noted.bits[0, n]
+        heads[group] += 1
+    return 1
 
 
 @njit(cache=True, nogil=True)
@@ -277,44 +308,42 @@ def survivors(
     """
     count, width = products.shape
     # Unpacked here: views that are made in a loop are counted by the runtime, which costs more than a score.
-    norm, queries, lines, reached = asked.norm, asked.wide, tile.lines, tile.reached
+    norm, queries, lines = asked.norm, asked.wide, tile.lines
+    where, bits, groups = tile.noted.where, tile.noted.bits, width // LANES
     least, below, dims = limits.least, limits.below, asked.wide.shape[1]
     at_once = min(ROWS, max(len(found.key) // (2 * width), 1))
-    begin, kept, scored = first, 0, 0
-    while begin < count:
+    kept, scored = 0, 0
+    for begin in range(first, count, at_once):
         stop = min(begin + at_once, count)
         if kept + (stop - begin) * width > len(found.key):
             return begin, kept, scored
-        if not _survivors_of_rows(begin, stop, products, rounding, tile, asked, bars):
-            begin = stop
-            continue
-        for group in range(width // LANES):
-            for i in range(begin, stop):
-                line = i - begin
-                left = reached[line, group]
-                while left:
-                    lowest = left & (~left + np.uint32(1))
-                    left ^= lowest
-                    # The place of a single bit is the exponent of the number it stands for.
-                    q = group * LANES + ((np.float64(lowest).view(np.int64) >> 52) - 1023)
-                    scored += 1
-                    doubt = doubt_of(tile.norm[i] * norm[q], dims, halves)
-                    if len(totals):
-                        total = totals[i, q]
-                    elif halves:
-                        total = _dot_of_halves(queries, q, lines, line)
-                    else:
-                        total = _dot_of(queries, q, lines, line)
-                    low, high = np.float32(total - doubt), np.float32(total + doubt)
-                    if low != high:
-                        low = np.float32(_dot_in_order(queries[q], lines[line]))
-                    value = low + np.float32(0)  # no negative zero
-                    if value >= least[q] and not value >= below[q]:
-                        found.query[kept] = q
-                        found.key[kept] = key_of(value, tile.numbers[i])
-                        found.place[kept] = i
-                        kept += 1
-        begin = stop
+        notes = _note(begin, stop, products, rounding, tile, asked, bars)
+        order = _by_group(notes, groups, tile.noted)
+        for n in range(notes):
+            line, start = where[order, n] // groups, where[order, n] % groups * LANES
+            i, left = begin + line, bits[order, n]
+            while left:
+                lowest = left & (~left + np.uint32(1))
+                left ^= lowest
+                # The place of a single bit is the exponent of the number it stands for.
+                q = start + ((np.float64(lowest).view(np.int64) >> 52) - 1023)
+                scored += 1
+                doubt = doubt_of(tile.norm[i] * norm[q], dims, halves)
+                if len(totals):
+                    total = totals[i, q]
+                elif halves:
+                    total = _dot_of_halves(queries, q, lines, line)
+                else:
+                    total = _dot_of(queries, q, lines, line)
+                low, high = np.float32(total - doubt), np.float32(total + doubt)
+                if low != high:
+                    low = np.float32(_dot_in_order(queries[q], lines[line]))
+                value = low + np.float32(0)  # no negative zero
+                if value >= least[q] and not value >= below[q]:
+                    found.query[kept] = q
+                    found.key[kept] = key_of(value, tile.numbers[i])
+                    found.place[kept] = i
+                    kept += 1
     return count, kept, scored
 
 

@@ -22,6 +22,7 @@ from openilias.search.kernels import (
     LANES,
     ROWS,
     Limits,
+    Noted,
     TileRows,
     approximate,
     bars_of,
@@ -61,7 +62,9 @@ class Tile:
         self.scale, self.norm = np.empty(rows), np.empty(rows)
         self.rest, self.size, self.own, self.other, self.lift = (np.empty(rows, np.float32) for _ in range(5))
         self.floats, self.doubles = aligned((ROWS, dims), np.float32), aligned((ROWS, dims), np.float64)
-        self.reached = np.empty((ROWS, width // LANES), np.uint32)
+        groups = width // LANES
+        where, bits = np.empty((2, ROWS * groups), np.int32), np.empty((2, ROWS * groups), np.uint32)
+        self.noted = Noted(where, bits, np.empty(groups + 1, np.int32))
         self.bars, self.least = aligned((width,), np.float32), aligned((width,), np.float32)
         length = max(_LIST, 2 * width)
         self.found = Found(np.empty(length, np.int32), np.empty(length, np.uint64), np.empty(length, np.int32))
@@ -71,7 +74,7 @@ class Tile:
     def nbytes(self) -> int:
         """How large they are."""
         arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
-        return sum(array.nbytes for array in (*arrays, *self.found))
+        return sum(array.nbytes for array in (*arrays, *self.found, *self.noted))
 
     def lines(self, stored: Array) -> Array:
         """Return the room for some rows of this type."""
@@ -102,7 +105,7 @@ class Tile:
         if bad >= 0:
             return bad
         parts = (self.norm[:count], self.own[:count], self.other[:count], self.lift[:count])
-        tile = TileRows(stored, self.lines(stored), self.reached, numbers, *parts)
+        tile = TileRows(stored, self.lines(stored), self.noted, numbers, *parts)
         drift = np.float32(kind.drift(rows.shape[1]))
         largest = describe_rows(self.scale[:count], self.rest[:count], self.size[:count], drift, tile)
         bars_of(limits.least, asked.asked.scale, largest, self.bars)
@@ -112,7 +115,7 @@ class Tile:
         for start in range(0, count, step):
             part = slice(start, start + step)
             own_rows = rows[part]
-            some = TileRows(stored[part], tile.lines, tile.reached, *(values[part] for values in tile[3:]))
+            some = TileRows(stored[part], tile.lines, tile.noted, *(values[part] for values in tile[3:]))
             totals = own_rows.astype(np.float64) @ asked.doubles.T if many else _NO_TOTALS
             first = 0
             while first < len(own_rows):
