@@ -39,7 +39,7 @@ _SAMPLE = 16_384
 _NO_TOTALS = np.empty((0, 0))
 _DENSE, _DENSE_ROWS, _LOOK_AT = 0.25, 256, 32
 """Where more than this share of the pairs survives, one float64 product scores them faster than pair by pair."""
-_TRIED = 1024
+_GLANCED, _TRIED = 256, 1024
 _TRIAL_ROWS = 16_384  # a block must have so many rows before it pays to try which first pass is the fastest
 
 
@@ -275,7 +275,7 @@ class CpuScan:
 
     @staticmethod
     def _candidates(dims: int) -> list[str]:
-        return [name for name, kind in PASSES.items() if is_sound(kind, dims)]
+        return [name for name in PASSES if _sound(name, dims)]
 
     def _chosen(self, block: Array, guess: Array) -> CodedQueries:
         """Return the queries for the first pass in use; the first large block shows which is the fastest."""
@@ -286,15 +286,23 @@ class CpuScan:
                 np.full(self.width, np.nan, np.float32),
             )
             halves = self.queries.dtype == block.dtype == np.float16
-            with _one_thread_each(), ThreadPoolExecutor(1, initializer=_one_torch_thread) as pool:
-                seconds = {
-                    name: pool.submit(_time, rows, self._queries_for(name), limits, halves).result()
-                    for name in self._candidates(block.shape[1])
-                }
+            names, seconds = self._candidates(block.shape[1]), dict[str, float]()
+            for count in (_GLANCED, _TRIED):  # those that are far behind are not tried at length
+                with _one_thread_each(), ThreadPoolExecutor(1, initializer=_one_torch_thread) as pool:
+                    seconds = {
+                        name: pool.submit(_time, rows[:count], self._queries_for(name), limits, halves).result()
+                        for name in names
+                    }
+                names = [name for name in names if seconds[name] <= 2 * min(seconds.values())]
             fastest = min(seconds, key=lambda name: seconds[name])
             self._coded, self._tiles = {fastest: self._coded[fastest]}, {}
             self.first_pass = fastest
         return self._queries_for(self.first_pass or "float32")
+
+
+@cache
+def _sound(name: str, dims: int) -> bool:
+    return is_sound(PASSES[name], dims)
 
 
 def _time(rows: Array, asked: CodedQueries, limits: Limits, halves: bool) -> float:
