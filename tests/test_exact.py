@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from openilias.core.errors import OpenIliasError
 from openilias.search import best as best_module
+from openilias.search import exact as exact_module
 from openilias.search import scan as scan_module
 from openilias.search import together as together_module
 from openilias.search.best import Unwanted
@@ -673,6 +674,50 @@ def test_a_tiny_block_before_a_large_one(first_pass: Any, scans: list[str]) -> N
         better = (queries.astype(np.float64).sum(0)[None] * 3).astype(np.float16)
         same(topk(queries, [better, x], k, first_pass=first_pass), twin(queries, joined([better, x]), k))
     assert {"plain", "guessed"} <= set(scans)
+
+
+def test_small_shards_get_the_fast_pass_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_module, "_time", lambda rows, asked, *rest: asked.first_pass.name != "int8")
+    rng = np.random.default_rng(0)
+    x = vectors(rng, "unit", 40_000, 12).astype(np.float16)
+    for rows in (20, 5000):
+        search = ExactSearch(x[:5], 10)
+        search.add_all((x[start : start + rows], range(start, start + rows)) for start in range(0, 40_000, rows))
+        assert search.first_pass == "int8"
+        same(search.result(), twin(x[:5], x, 10))
+
+
+def test_the_trial_goes_by_the_scores_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill the limits are known, and nothing is guessed."""
+    monkeypatch.setattr(scan_module, "_TRIAL_ROWS", 1000)
+    rng = np.random.default_rng(0)
+    x = vectors(rng, "unit", 6000, 24).astype(np.float16)
+    first = ExactSearch(x[:9], 10)
+    first.add(x[:3000])
+    tried: list[np.ndarray] = []
+
+    def noting(rows: Any, asked: Any, limits: Any, halves: bool) -> float:
+        tried.append(limits.least[:9].copy())
+        return 1.0
+
+    monkeypatch.setattr(scan_module, "_time", noting)
+    second = ExactSearch(x[:9], 10)
+    second.restore(first.saved())
+    second.add(x[3000:], 3000)
+    assert tried
+    assert all((least > 0.3).all() for least in tried)
+    same(second.result(), twin(x[:9], x, 10))
+
+
+def test_many_queries_share_the_memory_of_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact_module, "_MOST_QUERIES", 16)
+    rng = np.random.default_rng(0)
+    x = vectors(rng, "unit", 3000, 12).astype(np.float16)
+    search, one = ExactSearch(x[:100], 5, threads=2), ExactSearch(x[:16], 5, threads=2)
+    search.add_all([(x[:2000], range(2000)), (x[2000:], range(2000, 3000))])
+    assert search.most_bytes()["tiles"] == one.most_bytes()["tiles"]
+    assert not any(part.scanner._tiles for part in search._parts)  # type: ignore[attr-defined]
+    same(search.result(), twin(x[:100], x, 5))
 
 
 def test_which_blocks_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

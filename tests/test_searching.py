@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +135,7 @@ def test_what_cannot_be_merged_is_refused(stores: Stores, tmp_path: Path) -> Non
     for number in range(3):
         choice = Choice(share=Share(number, 3))
         search_to([stores.queries], stores.database, 9, tmp_path / str(number), choice)
-    with pytest.raises(OpenIliasError, match="2 shards were searched by none of these: "):
+    with pytest.raises(OpenIliasError, match="2 shards of this database were searched by none of these: "):
         merge_to([tmp_path / "0", tmp_path / "1"], tmp_path / "m")
     with pytest.raises(OpenIliasError, match="was searched twice"):
         merge_to([tmp_path / "0", tmp_path / "1", tmp_path / "0"], tmp_path / "m")
@@ -148,6 +150,47 @@ def test_what_cannot_be_merged_is_refused(stores: Stores, tmp_path: Path) -> Non
     with pytest.raises(OpenIliasError, match="nothing to merge"):
         merge_to([], tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_parts_of_different_databases_are_not_merged(stores: Stores, tmp_path: Path) -> None:
+    rows = [vectors(len(ids), 500 + n) for n, ids in enumerate(TARS.values())]
+    again = make(tmp_path / "again", "distractors", TARS, rows)
+    shorter = {name: ids[: -n - 1] for n, (name, ids) in enumerate(TARS.items())}
+    fewer = make(tmp_path / "fewer", "distractors", shorter, [values[: -n - 1] for n, values in enumerate(rows)])
+    halves = [Choice(share=Share(number, 2)) for number in range(2)]
+    search_to([stores.queries], [stores.distractors], 9, tmp_path / "0", halves[0])
+    for number, other in enumerate((again, fewer)):
+        search_to([stores.queries], [other], 9, tmp_path / f"other-{number}", halves[1])
+        with pytest.raises(OpenIliasError, match="shards of this database were searched by none"):
+            merge_to([tmp_path / "0", tmp_path / f"other-{number}"], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_damaged_merged_ranking_is_made_again_with_overwrite(stores: Stores, tmp_path: Path) -> None:
+    parts = [tmp_path / str(number) for number in range(2)]
+    for number, folder in enumerate(parts):
+        search_to([stores.queries], stores.database, 9, folder, Choice(share=Share(number, 2)))
+    merge_to(parts, tmp_path / "m")
+    whole = (tmp_path / "m" / "ranking.parquet").read_bytes()
+    (tmp_path / "m" / "ranking.parquet").write_bytes(whole[:-9])
+    with pytest.raises(OpenIliasError, match="not as it was written"):
+        merge_to(parts, tmp_path / "m")
+    merge_to(parts, tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m" / "ranking.parquet").read_bytes() == whole
+
+
+def test_listed_ids_that_no_part_holds_are_missed_by_the_merge(stores: Stores, tmp_path: Path) -> None:
+    ids = read_ids(listed(tmp_path / "ids", [*stores.ids[30:40], "yfcc100m_0001.tar/nowhere"]))
+    for partial in (False, True):
+        parts = [tmp_path / f"{partial}-{number}" for number in range(2)]
+        for number, folder in enumerate(parts):
+            choice = Choice(restriction=Restriction(only=ids, partial=partial), share=Share(number, 2))
+            search_to([stores.queries], stores.database, 9, folder, choice)
+        if partial:
+            assert merge_to(parts, tmp_path / "m").rows.shape[1] == 9
+        else:
+            with pytest.raises(OpenIliasError, match="1 ids of the list given as --ids are in none of these parts"):
+                merge_to(parts, tmp_path / "m")
 
 
 def listed(path: Path, items: list[str]) -> Path:
@@ -276,7 +319,7 @@ def test_official_files_in_place_of_stores(stores: Stores, tmp_path: Path) -> No
 
 def _killed(folder: Path, out: Path, after: int) -> None:
     """Search, and be killed while the shard after the first ``after`` of this try is read."""
-    checkpoints._EVERY_SECONDS = 0.0
+    checkpoints._EVERY_SECONDS = checkpoints._SHARE = 0
     searching._AT_ONCE_HERE = 0
     begun = 0
     true = searching.windows
@@ -317,10 +360,87 @@ def test_killed_twice_it_goes_on_to_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "stores", "whole"]
 
 
+def test_killed_it_goes_on_whatever_the_order_of_the_queries(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    monkeypatch.setattr(searching, "_AT_ONCE_HERE", 0)
+    more = make(tmp_path / "more", "image_queries", {"q": [f"n/query/Q{n}.jpg" for n in range(4)]}, [vectors(4, 7)])
+    true, begun = searching.windows, itertools.count()
+
+    def broken(*arguments: object) -> object:
+        if next(begun) == 3:
+            raise KeyboardInterrupt
+        return true(*arguments)
+
+    monkeypatch.setattr(searching, "windows", broken)
+    with pytest.raises(KeyboardInterrupt):
+        search_to([stores.queries, more], stores.database, 40, tmp_path / "out")
+    monkeypatch.setattr(searching, "windows", true)
+    capsys.readouterr()
+    found = search_to([more, stores.queries], stores.database, 40, tmp_path / "out")
+    assert "3 shards of them done before" in capsys.readouterr().err
+    right = search([stores.queries, more], stores.database, 40)
+    assert found.query_ids == right.query_ids
+    assert lists(found) == lists(right)
+
+
+def test_two_searches_of_one_output_do_not_meet(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one is under way, others begin: for the same output, and for one whose name begins like it."""
+    true, others = searching._Plan.search, iter((tmp_path / "r50.a1", tmp_path / "r50"))
+
+    def meanwhile(self: object, *arguments: object) -> Ranking:
+        for out in others:
+            if out.name == "r50":
+                search_to([stores.queries], stores.database, 9, out)  # must not remove the state of the other
+            else:
+                with pytest.raises(OpenIliasError, match="Another process is making this output"):
+                    search_to([stores.queries], stores.database, 9, out)
+        return true(self, *arguments)
+
+    monkeypatch.setattr(searching._Plan, "search", meanwhile)
+    search_to([stores.queries], stores.database, 5, tmp_path / "r50.a1")
+    assert read_ranking(tmp_path / "r50.a1")[0].rows.shape[1] == 5
+    assert read_ranking(tmp_path / "r50")[0].rows.shape[1] == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r50", "r50.a1", "stores"]
+
+
+def test_what_another_process_made_meanwhile_is_not_replaced(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = searching.resumed_search
+
+    def after_another(*arguments: Any) -> Any:
+        monkeypatch.setattr(searching, "resumed_search", true)
+        search_to([stores.queries], stores.database, 9, tmp_path / "out")
+        return true(*arguments)
+
+    monkeypatch.setattr(searching, "resumed_search", after_another)
+    with pytest.raises(OpenIliasError, match="k: "):
+        search_to([stores.queries], stores.database, 5, tmp_path / "out")
+    assert read_ranking(tmp_path / "out")[0].rows.shape[1] == 9
+
+
+def test_a_row_that_cannot_be_searched_is_named(stores: Stores, tmp_path: Path) -> None:
+    rows = vectors(90, 92)
+    rows[17, 3] = np.nan
+    tar = next(iter(TARS))
+    bad = make(tmp_path / "bad", "distractors", {tar: TARS[tar]}, [rows])
+    with pytest.raises(OpenIliasError, match=f"The descriptor of {tar}/k_0_017 is not finite") as error:
+        search([stores.queries], [stores.positives, bad], 5)
+    assert error.value.where == f"{tmp_path / 'bad'}, row 17 of {tar}"
+    without = Restriction(without=read_ids(listed(tmp_path / "out", [f"{tar}/k_0_017"])))
+    assert len(search([stores.queries], [stores.positives, bad], 500, Choice(restriction=without)).db_ids) == 102
+
+
 def test_a_damaged_shard_stops_it_and_what_was_done_is_kept(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
     monkeypatch.setattr(searching, "_AT_ONCE_HERE", 0)
     path = stores.distractors.folder / "00003.npy"
     good = path.read_bytes()
@@ -334,6 +454,24 @@ def test_a_damaged_shard_stops_it_and_what_was_done_is_kept(
     assert lists(found) == stores.naive(40)
     path.write_bytes(good[:-7] + b"\x01" + good[-6:])
     search_to([stores.queries], stores.database, 41, tmp_path / "trusted", means=Means(trust=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rescore", 3], ["--index-params", "nprobe=3"], ["--index-seed", 1], ["--partial-database"],
+        ["--index", "SQ8", "--device", "cuda:9"], ["--index", "SQ8", "--first-pass", "int8"],
+        ["--index", "SQ8", "--threads", 1], ["--index", "SQ8", "--trust"], ["--index", "SQ8", "--shard", "0/2"],
+    ],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(
+    stores: Stores, tmp_path: Path, ilias: Ilias, options: list[object]
+) -> None:
+    asked = ["--queries", stores.folder / "q", "--database", stores.folder / "p", "--out", tmp_path / "out"]
+    result = ilias("search", *asked, *options)
+    assert result.code == 2
+    assert "can only be used with" in result.err or "cannot be used with --index" in result.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command(stores: Stores, tmp_path: Path, ilias: Ilias) -> None:
@@ -391,6 +529,7 @@ def test_a_device_reads_ahead_across_shards_and_finds_the_same(
     right = search([stores.queries], stores.database, 40)
     monkeypatch.setattr(exact, "_scanner", on_cores)
     monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
     for size in (1, 8000, 1 << 30):
         monkeypatch.setattr(searching, "_AT_ONCE", size)
         found = search([stores.queries], stores.database, 40, means=Means("cuda"))

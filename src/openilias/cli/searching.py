@@ -144,8 +144,18 @@ def search(
     linear = read_linear_map(adapt) if adapt else None
     share = parse_share(shard) if shard else Share()
     if index is not None:
-        _refuse_with_index(
-            ids=ids, exclude=exclude, self_matches=self_matches, duplicates=duplicates != "keep", shard=shard
+        _refuse(
+            "cannot be used with --index",
+            ids=ids,
+            exclude=exclude,
+            partial_database=partial_database,
+            self_matches=self_matches,
+            duplicates=duplicates != "keep",
+            shard=shard,
+            device=device != "cpu",
+            threads=threads,
+            first_pass=first_pass,
+            trust=trust,
         )
         from openilias.search.compressed import search_compressed_to
         from openilias.search.indexes import IndexSpec
@@ -160,6 +170,16 @@ def search(
         from openilias.search.restriction import Restriction, read_ids
         from openilias.search.stores import search_to
 
+        _refuse(
+            "can only be used with --index",
+            index_params=index_params,
+            rescore=rescore,
+            index_file=index_file,
+            index_train=index_train,
+            index_seed=index_seed,
+        )
+        if partial_database and ids is None and exclude is None:
+            raise typer.BadParameter("--partial-database can only be used with --ids or --exclude.")
         only, without = (read_ids(path) if path else None for path in (ids, exclude))
         restriction = Restriction(only, without, partial_database)
         choice = Choice(linear, restriction, self_matches, duplicates, share)
@@ -172,10 +192,10 @@ def search(
     emit({"ranking": str(out), "queries": count, "depth": depth}, json)
 
 
-def _refuse_with_index(**given: object) -> None:
+def _refuse(why: str, **given: object) -> None:
     refused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if refused:
-        raise typer.BadParameter(f"{', '.join(refused)} cannot be used with --index.")
+        raise typer.BadParameter(f"{', '.join(refused)} {why}.")
 
 
 def merge(

@@ -8,11 +8,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,16 @@ def owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def remove_leftovers_of(target: Path) -> None:
-    """Remove what killed writers of ``target`` left beside it; nobody else may be writing it."""
+    """Remove what killed writers of ``target`` left beside it; what a living one owns stays."""
+    ours = re.compile(rf"\.{re.escape(target.resolve().name)}\.[0-9a-f]+{re.escape(_TEMPORARY)}")
     for path in target.resolve().parent.iterdir():
-        if is_temporary(path.name) and path.name.startswith(f".{target.resolve().name}."):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if not ours.fullmatch(path.name):
+            continue
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        with suppress(OpenIliasError, FileNotFoundError), owned(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -108,6 +108,10 @@ class Experiment(BaseModel):
             raise ValueError("search.k must not be smaller than protocol.k")
         if any(0 < step.rescore < self.depth for step in self.compress):
             raise ValueError(f"compress: rescore must not be smaller than the depth of the search, {self.depth}")
+        if self.compress and (self.protocol.duplicates == "remove" or self.protocol.self_matches == "remove"):
+            raise ValueError(
+                "compress: a compressed search keeps duplicates and self-matches; the protocol removes them"
+            )
         if len({step.spec().name for step in self.compress}) < len(self.compress):
             raise ValueError("compress lists one index twice")
         return self

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
+from openilias.search.codes import MOST
 from openilias.search.kernels import score
 from openilias.search.keys import (
     Found,
@@ -25,9 +26,25 @@ from openilias.search.keys import (
 MOST_ROWS = 2**32
 """A canonical row has 32 bits of a key."""
 
+_LITTLE, _MORE = 128, 1024
+"""So many more than k are kept before lists are cut: the fewer, the more often; the more, the larger they are."""
 _FIRST_ROOM = 1 << 30
 """Bytes of all lists; the system gives only what is written to."""
 Array = npt.NDArray[Any]
+
+
+class UnusableRowError(OpenIliasError):
+    """A row of the database that cannot be searched.
+
+    Args:
+        row: its canonical number.
+    """
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        self.why = f"is not finite, or larger than {MOST:g}"
+        what = f"A descriptor of the database is not finite (row {row}), or larger than {MOST:g}."
+        super().__init__(what, fix="Describe the image again.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,7 @@ class Best:
     def __init__(self, queries: int, k: int, unwanted: Unwanted = NOTHING) -> None:
         self.k = k
         self._unwanted = unwanted
-        self._most = k + max(k if unwanted.duplicates else k // 2, 1024)
+        self._most = k + max(k if unwanted.duplicates else k // 2, min(k, _MORE), _LITTLE)
         room = min(self._most, max(_FIRST_ROOM // (8 * max(queries, 1)), 1))
         self._keys = np.empty((queries, room), np.uint64)
         self._marks = np.empty((queries, room if unwanted.duplicates else 0), np.uint64)
@@ -94,8 +111,11 @@ class Best:
         length = self._without_own(found, length, rows)
         marks = np.empty(length if self._unwanted.duplicates else 0, np.uint64)
         if self._unwanted.duplicates:
-            there = rows[found.place[:length]]
-            marks_of(there.astype(np.float64 if there.dtype == np.float64 else np.float32), marks)
+            places, of = np.unique(found.place[:length], return_inverse=True)
+            there = rows[places]
+            own = np.empty(len(there), np.uint64)
+            marks_of(there.astype(np.float64 if there.dtype == np.float64 else np.float32), own)
+            marks = own[of]
         self._merge(found, marks, length)
 
     def _merge(self, found: Found, marks: npt.NDArray[np.uint64], length: int) -> None:

@@ -16,20 +16,21 @@ import numpy.typing as npt
 from openilias.core.files import atomic_path, owned, remove_leftovers_of, remove_temporaries, temporary_of
 from openilias.core.progress import tell
 
-_STATE = "state.npz"
-_EVERY_SECONDS = 5.0
+_KEY = "5ea7c4"  # of the folder: one for all searches that make one output, so that they meet
+_EVERY_SECONDS, _SHARE = 5.0, 20
 
 
 class Checkpoint:
-    """Where a search keeps its state; one that is killed loses what it did since, five seconds and a shard at most.
+    """Where a search keeps its state; one that is killed loses some seconds, and what is searched at once.
 
     Args:
-        folder: of the state.
+        path: file of the state.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / _STATE
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._saved = time.monotonic()
+        self._cost = 0.0
 
     def load(self) -> tuple[list[int], dict[str, npt.NDArray[Any]]]:
         """Return which shards are done, and the state; nothing if there is none, or it cannot be read."""
@@ -44,8 +45,8 @@ class Checkpoint:
             return [], {}
 
     def due(self) -> bool:
-        """Whether it is time to save."""
-        return time.monotonic() - self._saved >= _EVERY_SECONDS
+        """Whether it is time to save: large states are saved less often, so that it takes little of the time."""
+        return time.monotonic() - self._saved >= max(_EVERY_SECONDS, _SHARE * self._cost)
 
     def save(self, done: list[int], state: dict[str, npt.NDArray[Any]]) -> None:
         """Write the state, whole or not at all.
@@ -53,9 +54,11 @@ class Checkpoint:
         Raises:
             OSError: the disk is full.
         """
+        begun = time.monotonic()
         with atomic_path(self._path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, done=np.array(done, np.int64), **state)
         self._saved = time.monotonic()
+        self._cost = self._saved - begun
 
 
 @contextmanager
@@ -64,19 +67,19 @@ def resumed_search(out: Path, key: str) -> Iterator[Checkpoint]:
 
     Args:
         out: folder of the ranking.
-        key: fingerprint of what it is made from: other searches for the same output have other states.
+        key: fingerprint of what it is made from: a search does not go on with the state of another.
 
     Raises:
         OpenIliasError: another process is making this output.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = temporary_of(out, key)
+    folder = temporary_of(out, _KEY)
     folder.mkdir(exist_ok=True)
     try:
         with owned(folder):
             remove_temporaries(folder)
-            yield Checkpoint(folder)
-            shutil.rmtree(folder)
+            yield Checkpoint(folder / f"{key}.npz")
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

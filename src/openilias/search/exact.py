@@ -140,7 +140,7 @@ class ExactSearch:
         numbers = range(int(rows), int(rows) + len(block)) if isinstance(rows, int | np.integer) else rows
         self._check(block, numbers)
         for part in self._parts if len(block) else ():
-            part.add([(block, numbers)])
+            self._add(part, [(block, numbers)])
 
     def add_all(self, items: Iterable[Piece]) -> None:
         """Search many blocks, each with the numbers of its rows: faster than one by one.
@@ -161,7 +161,12 @@ class ExactSearch:
             with closing(self._parts[0].scanner.stream(checked())) as together:
                 for pieces in together:
                     for part in self._parts:
-                        part.add(pieces)
+                        self._add(part, pieces)
+
+    def _add(self, part: _Part, pieces: list[Piece]) -> None:
+        part.add(pieces)
+        if len(self._parts) > 1:
+            part.scanner.release()
 
     def _check(self, block: Any, numbers: Numbers) -> None:
         if block.ndim != 2 or block.shape[1] != self._dims:
@@ -187,7 +192,8 @@ class ExactSearch:
     def most_bytes(self) -> dict[str, int]:
         """Return how much memory it takes at most besides the blocks: of what, and how many bytes."""
         return {
-            "tiles": sum(part.scanner.most_bytes() for part in self._parts),
+            "tiles": max((part.scanner.most_bytes() for part in self._parts), default=0),
+            "queries": sum(part.scanner.queries_bytes() for part in self._parts),
             "best": sum(part.best.most_bytes() for part in self._parts),
         }
 
@@ -237,7 +243,13 @@ class Scanner(Protocol):
         """Return about the ``rank``-th best score (Q,) of ``size`` rows spread over blocks; None if it cannot."""
 
     def most_bytes(self) -> int:
-        """Return how much memory the buffers take at most."""
+        """Return how much memory a scan takes at most."""
+
+    def queries_bytes(self) -> int:
+        """Return how much memory the queries take at most."""
+
+    def release(self) -> None:
+        """Give the memory of a scan back, if others are going to scan."""
 
 
 def _scanner(queries: Vectors, device: str, threads: int | None, first_pass: str | None) -> Scanner:

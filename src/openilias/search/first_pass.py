@@ -15,6 +15,7 @@ from openilias.search.codes import encode_float, encode_int8
 from openilias.search.kernels import LANES, Asked
 
 _LINE = 64
+_TRIED_QUERIES = 128
 _MOST_INT8_DIMS = 100_000  # 127 * 127 * dims stays below 2**31
 
 
@@ -122,7 +123,9 @@ def is_sound(first_pass: FirstPass, dims: int) -> bool:
     if first_pass.name == "int8" and dims > _MOST_INT8_DIMS:
         return False
     rng = np.random.default_rng(0)
-    queries, rows = rng.standard_normal((33, dims), np.float32), rng.standard_normal((70, dims), np.float32)
+    # As many rows as are multiplied at once: libraries take other kernels for other shapes.
+    queries = rng.standard_normal((_TRIED_QUERIES, dims), np.float32)
+    rows = rng.standard_normal((first_pass.tile_rows, dims), np.float32)
     # Extremes of one sign add up, those of two cancel.
     queries[:11], rows[:23] = np.sign(queries[:11]), np.sign(rows[:23])
     queries[0], rows[0], rows[1] = 1, 1, -1

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from openilias.core.errors import OpenIliasError
-from openilias.search.best import Best
-from openilias.search.codes import MOST
+from openilias.search.best import Best, UnusableRowError
 from openilias.search.gpu_exact import ExactScores, Scored, exact_scores
 from openilias.search.gpu_feed import Feed, Numbers
 from openilias.search.gpu_pass import (
@@ -98,7 +97,7 @@ class _Giver:
             self._pending.popleft().result()
         places: npt.NDArray[Any] = scored.row
         values: Array = np.empty((0, rows.shape[1]), np.float32)
-        if getattr(self.best, "needs_rows", True):
+        if self.best.needs_rows:
             unique, places = np.unique(scored.row, return_inverse=True)
             values = rows[torch.from_numpy(unique).to(rows.device)].cpu().numpy()
         self._pending.append(self._pool.submit(self._add, scored, numbers, places, values))
@@ -201,6 +200,13 @@ class DeviceScan:
         """Return how much memory of the device the buffers take at most."""
         return self._memory
 
+    def queries_bytes(self) -> int:
+        """Return nothing: they are part of that."""
+        return 0
+
+    def release(self) -> None:
+        """Keep the buffers: all groups of queries use them."""
+
     def sample(self, blocks: list[Array] | list[Tensor]) -> int:
         """Return how many rows are worth looking at for a guess."""
         there = all(isinstance(block, Tensor) and block.is_cuda for block in blocks)
@@ -259,10 +265,7 @@ class DeviceScan:
             coded, found = self._find(rows, chosen, job, least)
             bad = coded.bad.nonzero()
             if len(bad):
-                number = numbers[start + int(bad[0])]
-                raise OpenIliasError(
-                    f"A descriptor of the database is not finite (row {number}), or larger than {MOST:g}."
-                )
+                raise UnusableRowError(int(numbers[start + int(bad[0])]))
             if isinstance(found, int):  # the list is too short by this factor: once more with fewer rows
                 self._next = max(1, len(rows) // (2 * found))
                 continue

@@ -78,6 +78,9 @@ class _Buffer:
         shape = (self._count, like.shape[1])
         self._here = torch.empty(shape, dtype=kind, pin_memory=self._copied is not None)
         self._there = self._here if self._device == "cpu" else torch.empty(shape, dtype=kind, device=self._device)
+        if self._copied is not None:
+            # The memory may have been freed a moment ago by work that is still going on there.
+            torch.cuda.synchronize(self._device)
 
     def rows(self) -> Tensor:
         """Return what was read; the current stream waits until it is there."""

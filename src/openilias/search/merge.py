@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.fingerprints import differences
+from openilias.core.fingerprints import differences, fingerprint
 from openilias.core.ids import PARTITIONS
 from openilias.core.manifests import claim, read_manifest, replacing
 from openilias.search.database import ShardName
@@ -72,7 +72,11 @@ def merge_to(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> 
     made_from = _made_from(parts)
     state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
     if state == "same":
-        return read_ranking(out)[0]
+        try:
+            return read_ranking(out)[0]
+        except OpenIliasError:
+            if not overwrite:
+                raise
     shards = sorted({shard for part in parts for shard in part.shards}, key=_canonical)
     k = int(made_from["k"])
     ranking = reduce(lambda first, second: merge(first, second, k), _rankings(parts, shards))
@@ -114,13 +118,14 @@ def merge(first: Ranking, second: Ranking, k: int) -> Ranking:
     found, scores = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
     depth = int((found != ABSENT).sum(axis=1).max(initial=0))
     found, scores = found[:, :depth], scores[:, :depth]
-    names = {
-        row: item for one in (first, second) for row, item in zip(_known_rows(one).tolist(), one.db_ids, strict=True)
-    }
     occurring, places = np.unique(found[found != ABSENT], return_inverse=True)
     listed = np.full(found.shape, ABSENT, np.int64)
     listed[found != ABSENT] = places
-    return Ranking(first.query_ids, tuple(names[row] for row in occurring.tolist()), listed, scores, occurring)
+    names = np.array([*first.db_ids, *second.db_ids], object)
+    rows = np.concatenate([_known_rows(first), _known_rows(second)])
+    order = np.argsort(rows)
+    ids = names[order[np.searchsorted(rows, occurring, sorter=order)]]
+    return Ranking(first.query_ids, tuple(ids.tolist()), listed, scores, occurring)
 
 
 def _canonical_rows(ranking: Ranking) -> npt.NDArray[np.int64]:
@@ -142,6 +147,12 @@ def _rankings(parts: list[Part], shards: list[ShardName]) -> Iterator[Ranking]:
 
 def _read(folder: Path) -> Part:
     manifest = read_manifest(folder / MANIFEST, kind=KIND)
+    if "index" in manifest.get("made_from", {}):
+        raise OpenIliasError(
+            "This ranking is of a compressed index: what it lists depends on everything that is in the index.",
+            where=folder,
+            fix="Merge exact rankings.",
+        )
     if "database" not in manifest:
         raise OpenIliasError(
             "This ranking does not say where in the database its images are.",
@@ -193,12 +204,33 @@ def _check(parts: list[Part]) -> None:
                     fix="Give each part once.",
                 )
             seen[partition, source] = part.folder
-    missing = sorted({shard[1] for part in parts for shard in part.shards if shard[:2] not in seen})
+    # Parts of one database say the same of it; of each database all parts are here.
+    databases: dict[str, list[Part]] = {}
+    for part in parts:
+        databases.setdefault(fingerprint([part.made_from["database"], part.manifest["database"]]), []).append(part)
+    for group in databases.values():
+        _check_whole(group)
+
+
+def _check_whole(parts: list[Part]) -> None:
+    """Raise OpenIliasError if parts of one database are not all of it."""
+    searched = {shard for part in parts for shard in part.searched}
+    missing = [source for partition, source, rows in parts[0].shards if (partition, source, rows) not in searched]
     if missing:
         raise OpenIliasError(
-            f"{len(missing)} shards were searched by none of these: {first_few(missing)}.",
-            fix="Give all parts: of --shard i/n, those of every i from 0 to n - 1.",
+            f"{len(missing)} shards of this database were searched by none of these: {first_few(missing)}.",
+            where=", ".join(str(part.folder) for part in parts[:3]),
+            fix="Give all parts of the same stores: of --shard i/n, those of every i from 0 to n - 1.",
         )
+    for name in ("ids", "exclude"):
+        known = [part.manifest["lists"][name] for part in parts if name in part.manifest.get("lists", {})]
+        lost = known[0]["listed"] - sum(one["met"] for one in known) if known else 0
+        if lost > 0 and not any(one["partial"] for one in known):
+            raise OpenIliasError(
+                f"{lost} ids of the list given as --{name} are in none of these parts.",
+                where=", ".join(str(part.folder) for part in parts[:3]),
+                fix="Search the stores that hold them too, or search all parts with --partial-database.",
+            )
 
 
 def _common(part: Part) -> dict[str, Any]:

@@ -148,12 +148,9 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
     try:
         table = pq.read_table(path)
         query_ids = tuple(manifest["query_ids"])
-        names = table["query_id"].cast(pa.string()).to_pylist()
-        images = table["db_id"].combine_chunks().dictionary_encode()
-        if isinstance(images, pa.ChunkedArray):
-            images = images.combine_chunks()
-        codes = images.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        db_ids = tuple(images.dictionary.cast(pa.string()).to_pylist())
+        asked, queries = _coded(table["query_id"])
+        codes, images = _coded(table["db_id"])
+        db_ids = tuple(images)
         ranks, scores = table["rank"].to_numpy(), table["score"].to_numpy()
         db_rows = None
         if "db_row" in table.column_names:
@@ -163,7 +160,7 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
             codes = np.argsort(order, kind="stable")[codes]
             db_rows, db_ids = db_rows[order], tuple(db_ids[place] for place in order)
         place = {name: row for row, name in enumerate(query_ids)}
-        lines = np.array([place[name] for name in names], np.int64)
+        lines = np.array([place[name] for name in queries], np.int64)[asked]
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise OpenIliasError(f"This ranking cannot be read: {error}.", where=path, fix="Make it again.") from None
     width = int(ranks.max(initial=0))
@@ -174,3 +171,10 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:
     if (rows != ABSENT).sum() != len(codes):
         raise OpenIliasError("Two lines of this ranking have the same query and rank.", where=path)
     return Ranking(query_ids, db_ids, rows, values, db_rows), manifest
+
+
+def _coded(column: Any) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return a column of texts as the places of its entries in a list of the different ones, and that list."""
+    array = column.combine_chunks().dictionary_encode()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return array.indices.to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary.cast(pa.string()).to_pylist()

@@ -56,6 +56,11 @@ class IdList:
             found |= self._among(keys, "bare")
         return found
 
+    def counts(self) -> dict[str, int]:
+        """Return how many ids are listed, and how many were met."""
+        listed, met = (sum(map(len, self._known.values())), sum(int(mask.sum()) for mask in self._met.values()))
+        return {"listed": listed, "met": met}
+
     def missing(self) -> list[str]:
         """Return the ids that were not met."""
         return [item.decode() for kind, ids in self._known.items() for item in ids[~self._met[kind]].tolist()]
@@ -122,6 +127,11 @@ class Restriction:
         """Return what a result depends on."""
         lists = {"only": self.only, "without": self.without}
         return {name: found.digest for name, found in lists.items() if found is not None}
+
+    def counts(self) -> dict[str, dict[str, int | bool]]:
+        """Return of each list how many ids were met: :func:`openilias.search.merge.merge_to` adds them up."""
+        lists = {"ids": self.only, "exclude": self.without}
+        return {name: {**ids.counts(), "partial": self.partial} for name, ids in lists.items() if ids is not None}
 
     def masks(
         self, ids: Sequence[Callable[[], Any]], partitions: Sequence[Partition], *, whole: bool

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import usable_cores
-from openilias.search.best import Best
-from openilias.search.codes import MOST
+from openilias.search.best import Best, UnusableRowError
 from openilias.search.first_pass import PASSES, CodedQueries, aligned, is_sound
 from openilias.search.kernels import (
     LANES,
@@ -69,12 +68,6 @@ class Tile:
         length = max(_LIST, 2 * width)
         self.found = Found(np.empty(length, np.int32), np.empty(length, np.uint64), np.empty(length, np.int32))
         self.scored = 0
-
-    @property
-    def nbytes(self) -> int:
-        """How large they are."""
-        arrays = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
-        return sum(array.nbytes for array in (*arrays, *self.found, *self.noted))
 
     def lines(self, stored: Array) -> Array:
         """Return the room for some rows of this type."""
@@ -154,7 +147,7 @@ class CpuScan:
         self._coded: dict[str, CodedQueries] = {}
         if first_pass is not None and first_pass not in PASSES:
             raise OpenIliasError(f"There is no first pass {first_pass!r}.", fix=f"Use one of {', '.join(PASSES)}.")
-        if first_pass is not None and not is_sound(PASSES[first_pass], queries.shape[1]):
+        if first_pass is not None and not _sound(first_pass, queries.shape[1]):
             raise OpenIliasError(
                 f"Products in {first_pass} of {queries.shape[1]} dimensions are not exact enough on this machine.",
                 fix="Leave the choice of the first pass to the search.",
@@ -165,10 +158,22 @@ class CpuScan:
         """How many pairs were scored exactly."""
 
     def most_bytes(self) -> int:
-        """Return how much memory the tiles and the queries take at most, whichever first pass is chosen."""
+        """Return how much memory a scan takes at most, whichever first pass is chosen: tiles, or scores of a sample."""
         dims: int = self.queries.shape[1]
-        rows = max(kind.tile_rows * (dims + self.width) * 4 for kind in PASSES.values()) + ROWS * dims * 12
-        return self.threads * (rows + 16 * max(_LIST, 2 * self.width)) + self.width * dims * 8
+        codes = max(kind.tile_rows * (dims + self.width) * 4 for kind in PASSES.values()) + ROWS * dims * 12
+        dense = _DENSE_ROWS * (dims + self.width) * 8
+        each = codes + dense + 16 * max(_LIST, 2 * self.width)
+        return self.threads * each + self.width * _SAMPLE * 4
+
+    def queries_bytes(self) -> int:
+        """Return how much memory the queries take at most: as they are, and in all codes."""
+        each = 4 + 8 + 2 * sum(np.dtype(kind.code).itemsize for kind in PASSES.values())
+        dims: int = self.queries.shape[1]
+        return self.width * dims * each
+
+    def release(self) -> None:
+        """Give the memory of a scan back."""
+        self._tiles.clear()
 
     def _queries_for(self, name: str) -> CodedQueries:
         if name not in self._coded:
@@ -190,7 +195,7 @@ class CpuScan:
         Raises:
             OpenIliasError: a row is not finite.
         """
-        asked = self._chosen(block, guess)
+        asked = self._chosen(block, np.maximum(best.least, guess))
         step = asked.first_pass.tile_rows
         if len(block) < step * self.threads:  # something for each
             step = max(-(-len(block) // self.threads), 1)
@@ -219,9 +224,7 @@ class CpuScan:
         with _one_thread_each():
             self._in_threads(work, asked, block.shape[1])
         if failures:
-            raise OpenIliasError(
-                f"A descriptor of the database is not finite (row {min(failures)}), or larger than {MOST:g}.",
-            )
+            raise UnusableRowError(min(failures))
 
     def stream(self, items: Iterable[Piece]) -> Generator[list[Piece]]:
         """Yield the blocks that are worth one guess; memory maps are read where they are searched."""
@@ -277,12 +280,17 @@ class CpuScan:
     def _candidates(dims: int) -> list[str]:
         return [name for name in PASSES if _sound(name, dims)]
 
-    def _chosen(self, block: Array, guess: Array) -> CodedQueries:
-        """Return the queries for the first pass in use; the first large block shows which is the fastest."""
+    def _chosen(self, block: Array, least: Array) -> CodedQueries:
+        """Return the queries for the first pass in use; the first large block shows which is the fastest.
+
+        Args:
+            block: (N, D).
+            least: (Q,) float32 scores that count there: the work depends on how many reach them.
+        """
         if self.first_pass is None and len(block) >= _TRIAL_ROWS:
             rows = np.asarray(block[:: len(block) // _TRIED][:_TRIED])
             limits = Limits(
-                np.pad(guess, (0, self.width - len(guess)), constant_values=np.inf),
+                np.pad(least, (0, self.width - len(least)), constant_values=np.inf),
                 np.full(self.width, np.nan, np.float32),
             )
             halves = self.queries.dtype == block.dtype == np.float16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from openilias.core.manifests import claim, replacing
 from openilias.core.progress import progress, tell
 from openilias.descriptors.official import check_ids
 from openilias.descriptors.store import DescriptorStore
-from openilias.search.best import Unwanted
+from openilias.search.best import UnusableRowError, Unwanted
 from openilias.search.checkpoint import Checkpoint, resumed_search
 from openilias.search.choice import DEFAULT_MEANS, EVERYTHING, Choice, Means
 from openilias.search.database import Database, database_of
@@ -66,6 +67,8 @@ class _Plan:
     def __init__(self, queries: list[DescriptorStore], database: list[DescriptorStore], k: int, choice: Choice) -> None:
         if choice.linear is not None:
             queries, database = ([adapted(store, choice.linear) for store in stores] for stores in (queries, database))
+        # In one order, whatever the order they are given in: the state of a killed search knows places only.
+        queries = sorted(queries, key=state_of)
         self.queries, self.stores, self.k, self.choice = queries, database, k, choice
         self.origin = common_origin(queries, database)
         check_partitions(queries, database, any_queries=choice.self_matches is not None)
@@ -102,14 +105,16 @@ class _Plan:
         )
         done, state = checkpoint.load() if checkpoint else ([], {})
         engine.restore(state) if state else None
-        left = [number for number in self.numbers if number not in set(done)]
+        found_before = set(done)
+        left = [number for number in self.numbers if number not in found_before]
         shards = {number: self.base.shards[number] for number in left}
         rows = sum(shard.rows for shard in shards.values())
         needed = engine.most_bytes()
         tell(
             f"search: {len(asked):,} queries in {self.kept:,} images of {asked.shape[1]} dimensions on {means.device}"
             + (f", {len(done):,} shards of them done before" if done else "")
-            + f"; at most {_megabytes(needed['tiles'])} of buffers and {_megabytes(needed['best'])} of lists"
+            + f"; at most {_megabytes(needed['tiles'] + needed['queries'])} of buffers and "
+            f"{_megabytes(needed['best'])} of lists"
         )
         with (
             progress("search", total=rows, unit="descriptors") as step,
@@ -125,7 +130,7 @@ class _Plan:
             # Searched across shards it is faster; what is done at once is done again after a kill.
             size = _AT_ONCE_HERE if means.device == "cpu" else _AT_ONCE
             for group in groups(shards, asked.shape[1], size):
-                with checks.of(group):
+                with checks.of(group), self._naming():
                     engine.add_all(blocks(group))
                 done += group
                 if checkpoint and checkpoint.due():
@@ -135,6 +140,20 @@ class _Plan:
         listed = np.full(found.shape, ABSENT, np.int64)
         listed[found != ABSENT] = places
         return Ranking(query_ids, tuple(self.base.ids_at(occurring)), listed, scores, occurring)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Say of a row that cannot be searched in which shard it is, and what its id is."""
+        try:
+            yield
+        except UnusableRowError as error:
+            ((number, rows),) = self.base.divided(np.array([error.row], np.int64))
+            shard = self.base.shards[number]
+            raise OpenIliasError(
+                f"The descriptor of {shard.id_array()[int(rows[0])].as_py()} {error.why}.",
+                where=f"{shard.where}, row {rows[0]} of {shard.source}",
+                fix="Describe the image again, or leave it out: --exclude with a file of its id.",
+            ) from None
 
     def _masks(self) -> dict[int, npt.NDArray[np.uint8]]:
         """Return which rows of each shard are searched, packed; nothing where all are."""
@@ -240,6 +259,8 @@ def search_to(
     official = "benchmark" not in plan.origin
     searched = {"searched": searched_ids(plan.base, plan.numbers)} if official else {}
     with resumed_search(out, fingerprint(made_from)[:16]) as checkpoint:
+        # Once more: another process may have made it meanwhile.
+        state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
         ranking = plan.search(means, checkpoint)
         with replacing(out, state):
             write_ranking(
@@ -252,6 +273,7 @@ def search_to(
                 database=[list(name) for name in plan.base.names],
                 database_size=plan.kept,
                 left_out=plan.left_out(),
+                **({"lists": choice.restriction.counts()} if not choice.share.everything else {}),
                 skipped=[
                     {"id": item.id, "reason": item.reason} for store in (*queries, *database) for item in store.skipped
                 ],

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Piece = tuple[npt.NDArray[Any], npt.NDArray[np.int64] | range]
 _ROWS, _HELD = 1 << 20, 64 << 20
-_SMALL = 8192
+_SMALL = 16_384  # enough to try which first pass is the fastest
 
 
 def together(items: Iterable[Piece]) -> Generator[list[Piece]]:
