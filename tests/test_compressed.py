@@ -711,6 +711,7 @@ def test_reports_without_and_with_stale_searches(finished: Path, tiny_root: Path
         ("compress: [{index: SQ8, params: nprobe=2}]", "no parameter of the index SQ8"),
         ("compress: [{index: SQ8, rescore: 5}]", "rescore must not be smaller than the depth of the search, 12"),
         ("compress: [{index: SQ8}, {index: SQ8}]", "lists one index twice"),
+        ("compress: [{index: SQ8}]\nprotocol: {duplicates: remove}", "the protocol removes them"),
         ("compress: [{index: SQ8, colour: red}]", r"compress\.0\.colour: Extra inputs"),
         ("compress: [{}]", r"compress\.0\.index: Field required"),
     ],

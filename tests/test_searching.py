@@ -397,8 +397,9 @@ def test_two_searches_of_one_output_do_not_meet(
             if out.name == "r50":
                 search_to([stores.queries], stores.database, 9, out)  # must not remove the state of the other
             else:
-                with pytest.raises(OpenIliasError, match="Another process is making this output"):
+                with pytest.raises(OpenIliasError, match="Another process is making this output") as error:
                     search_to([stores.queries], stores.database, 9, out)
+                assert error.value.where == str(out)
         return true(self, *arguments)
 
     monkeypatch.setattr(searching._Plan, "search", meanwhile)

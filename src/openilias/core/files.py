@@ -110,8 +110,13 @@ def resumed_folder(target: Path, key: str, *, begun: Callable[[Path], bool]) -> 
 
 
 @contextmanager
-def owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def owned(folder: Path, *, shared: bool = False, output: Path | None = None) -> Iterator[None]:
     """Keep a folder to this process, or to those that share it; a dead owner no longer owns it.
+
+    Args:
+        folder: the folder.
+        shared: others may share it.
+        output: what it is kept for, if not for itself: named in the message.
 
     Raises:
         OpenIliasError: another process owns it.
@@ -122,7 +127,9 @@ def owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OpenIliasError(
-                "Another process is making this output.", where=folder, fix="Wait for it, or give another --out."
+                "Another process is making this output.",
+                where=output or folder,
+                fix="Wait for it, or give another --out.",
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:

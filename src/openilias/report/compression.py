@@ -223,8 +223,8 @@ def recall_of(exact: Ranking, other: Ranking, k: int) -> float:
     if set(exact.query_ids) != set(other.query_ids):
         raise OpenIliasError("The compressed ranking is of other queries than the exact one.", fix="Run again.")
     number = {item: row for row, item in enumerate(exact.db_ids)}
-    # One past the end stands for what the exact ranking does not know, two past for what is absent.
-    known = np.array([number.get(item, len(number)) for item in other.db_ids] + [len(number)], np.int64)
+    # One past the end stands for what the exact ranking does not know.
+    known = np.array([number.get(item, len(number)) for item in other.db_ids], np.int64)
     place = {item: row for row, item in enumerate(other.query_ids)}
     shares = []
     for query, row in zip(exact.query_ids, exact.rows[:, :k], strict=True):

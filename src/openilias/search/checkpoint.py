@@ -76,7 +76,7 @@ def resumed_search(out: Path, key: str) -> Iterator[Checkpoint]:
     folder = temporary_of(out, _KEY)
     folder.mkdir(exist_ok=True)
     try:
-        with owned(folder):
+        with owned(folder, output=out):
             remove_temporaries(folder)
             yield Checkpoint(folder / f"{key}.npz")
             shutil.rmtree(folder, ignore_errors=True)

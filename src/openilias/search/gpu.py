@@ -227,12 +227,6 @@ class DeviceScan:
             top = torch.cat(tops).topk(rank, dim=0).values[-1:].t()
         return self._asked(self._plain).scores(top.cpu().numpy())[:, 0]
 
-    def sample_scores(self, rows: Array | Tensor) -> npt.NDArray[np.float32]:
-        """Return approximate scores (Q, n) of some rows, the lowest of those that are not finite."""
-        with self._here():
-            parts = [scores.t().cpu().numpy() for scores, _ in self._approximate(rows)]
-        return self._asked(self._plain).scores(np.concatenate(parts, axis=1))
-
     # --- parts of it ---
 
     @property
