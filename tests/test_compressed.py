@@ -711,7 +711,6 @@ def test_reports_without_and_with_stale_searches(finished: Path, tiny_root: Path
         ("compress: [{index: SQ8, params: nprobe=2}]", "no parameter of the index SQ8"),
         ("compress: [{index: SQ8, rescore: 5}]", "rescore must not be smaller than the depth of the search, 12"),
         ("compress: [{index: SQ8}, {index: SQ8}]", "lists one index twice"),
-        ("compress: [{index: SQ8}]\nprotocol: {duplicates: remove}", "the protocol removes them"),
         ("compress: [{index: SQ8, colour: red}]", r"compress\.0\.colour: Extra inputs"),
         ("compress: [{}]", r"compress\.0\.index: Field required"),
     ],
@@ -721,6 +720,15 @@ def test_wrong_experiments(tmp_path: Path, line: str, message: str) -> None:
     path.write_text(TEXT.format(root="b", out="o") + line)
     with pytest.raises(OpenIliasError, match=message):
         read_experiment(path)
+
+
+def test_a_compressed_search_cannot_remove_anything(tmp_path: Path) -> None:
+    for name in ("duplicates", "self_matches"):
+        path = tmp_path / "e.yaml"
+        text = TEXT.format(root="b", out="o").replace("k: 12", f"k: 12, {name}: remove")
+        path.write_text(text + "compress: [{index: SQ8}]")
+        with pytest.raises(OpenIliasError, match="the protocol removes them"):
+            read_experiment(path)
 
 
 def test_specs_have_different_names() -> None:
