@@ -108,7 +108,7 @@ def shares(queries: np.ndarray, database: np.ndarray, first_pass: str) -> dict[s
             part = database[start : start + step]
             now = time.perf_counter()
             stored = as_stored(part)
-            asked.first_pass.encode(stored, tile.floats, tile.codes, tile.scale, tile.rest, tile.size)
+            asked.first_pass.encode(stored, tile.floats[0], tile.codes, tile.scale, tile.rest, tile.size)
             now = clock("encode", now)
             asked.multiply(tile.codes, tile.products)
             now = clock("multiply", now)
