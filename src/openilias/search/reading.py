@@ -36,14 +36,14 @@ def windows(
         place += len(block)
 
 
-def groups(shards: dict[int, Shard], dims: int, size: int) -> Iterator[list[int]]:
-    """Yield the numbers of successive shards that together have about so many bytes; of large ones, one."""
+def groups(shards: dict[int, Shard], most: int) -> Iterator[list[int]]:
+    """Yield the numbers of successive shards that together have about so many rows; of large ones, one."""
     group: list[int] = []
     held = 0
     for number, shard in shards.items():
         group.append(number)
-        held += shard.rows * dims * shard.dtype.itemsize
-        if held >= size:
+        held += shard.rows  # no file is opened for it: a damaged one is found when it is compared
+        if held >= most:
             yield group
             group, held = [], 0
     if group:

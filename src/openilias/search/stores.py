@@ -129,7 +129,7 @@ class _Plan:
 
             # Searched across shards it is faster; what is done at once is done again after a kill.
             size = _AT_ONCE_HERE if means.device == "cpu" else _AT_ONCE
-            for group in groups(shards, asked.shape[1], size):
+            for group in groups(shards, size // (2 * asked.shape[1])):
                 with checks.of(group), self._naming():
                     engine.add_all(blocks(group))
                 done += group
