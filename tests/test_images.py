@@ -669,7 +669,8 @@ def test_damaged_tars_are_named(tmp_path: Path) -> None:
 def test_torchvision_differs_by_two_grey_levels_at_most(
     size: tuple[int, int], resolution: int, rule: ResizeRule
 ) -> None:
-    image = picture(*size)
+    # Far from black and white: values beyond them are cut between the two directions, which go in another order.
+    image = picture(*size).point(lambda value: 64 + value // 2)
     if max(size) / min(size) * resolution > 3000:
         return
     ours = resize(image, rule, resolution, "torchvision")

@@ -34,7 +34,7 @@ class Protocol(BaseModel):
             central square), ``square`` (distorted), ``pad`` (``longest``, zeros around up to a square).
         min_size: sides shorter than this, in pixels, get zeros around after the normalisation; only for ``longest``.
         resizer: ``pillow``, which the official code uses, or ``torchvision`` (faster; differs by a grey level or two
-            here and there).
+            here and there, by more where bicubic edges reach beyond black or white).
         query_boxes: what is done to the boxes of query images: nothing, ``mask`` (zeros outside their union, after the
             normalisation), ``crop`` (to the rectangle around all of them), or both (supplement B.1).
         positive_boxes: likewise of the positives.
