@@ -360,12 +360,18 @@ def test_killed_twice_it_goes_on_to_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "stores", "whole"]
 
 
-def test_killed_it_goes_on_whatever_the_order_of_the_queries(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def saved_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is saved after each shard."""
     monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "_SHARE", 0)
     monkeypatch.setattr(searching, "_AT_ONCE_HERE", 0)
+
+
+@pytest.mark.usefixtures("saved_often")
+def test_killed_it_goes_on_whatever_the_order_of_the_queries(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = make(tmp_path / "more", "image_queries", {"q": [f"n/query/Q{n}.jpg" for n in range(4)]}, [vectors(4, 7)])
     true, begun = searching.windows, itertools.count()
 
@@ -437,12 +443,10 @@ def test_a_row_that_cannot_be_searched_is_named(stores: Stores, tmp_path: Path) 
     assert len(search([stores.queries], [stores.positives, bad], 500, Choice(restriction=without)).db_ids) == 102
 
 
+@pytest.mark.usefixtures("saved_often")
 def test_a_damaged_shard_stops_it_and_what_was_done_is_kept(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stores: Stores, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checkpoints, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "_SHARE", 0)
-    monkeypatch.setattr(searching, "_AT_ONCE_HERE", 0)
     path = stores.distractors.folder / "00003.npy"
     good = path.read_bytes()
     path.write_bytes(good[:-7] + b"\x01" + good[-6:])

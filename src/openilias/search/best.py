@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -157,10 +158,17 @@ class Best:
         else:
             settle_all(self._keys, self._counts, self.k, self.least)
 
-    def sorted_keys(self) -> list[npt.NDArray[np.uint64]]:
-        """Return the keys of each query, best first."""
+    def lengths(self) -> list[int]:
+        """Return how many each query has."""
         self.settle()
-        return [np.sort(keys[:count])[::-1] for keys, count in zip(self._keys, self._counts, strict=True)]
+        lengths: list[int] = self._counts.tolist()
+        return lengths
+
+    def sorted_keys(self) -> Iterator[npt.NDArray[np.uint64]]:
+        """Yield the keys of each query, best first."""
+        self.settle()
+        for keys, count in zip(self._keys, self._counts, strict=True):
+            yield np.sort(keys[:count])[::-1]
 
     def saved(self) -> dict[str, Array]:
         """Return what :meth:`restore` takes up again: arrays that can be written to a file."""

@@ -128,7 +128,7 @@ def _rounded(value: Any, codes: Any) -> Any:
 
 def _packed(rounded: Any, codes: Any) -> Any:
     """Return what is written for a value that :func:`_rounded` returned."""
-    raise NotImplementedError
+    raise NotImplementedError  # compiled below, for each type of code
 
 
 @overload(_rounded)

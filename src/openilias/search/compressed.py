@@ -6,7 +6,6 @@ insignificant performance loss". What is lost is measured against the exact rank
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.manifests import claim, replacing
+from openilias.core.manifests import replacing
 from openilias.core.progress import progress
 from openilias.core.shards import Share
 from openilias.descriptors.store import DescriptorStore, Floats, Shard
@@ -25,7 +24,7 @@ from openilias.search.database import database_of
 from openilias.search.exact import pair_scores
 from openilias.search.indexes import Built, IndexSpec, floats, index_of, picked, untyped_faiss
 from openilias.search.origin import common_origin
-from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
+from openilias.search.ranking import ABSENT, Ranking, claim_ranking, write_ranking
 from openilias.search.stores import check_partitions, read_queries, searched_ids, state_of
 
 ALGORITHM_VERSION = 1
@@ -245,14 +244,9 @@ def search_compressed_to(
         "k": k,
         "index": asdict(spec),
     }
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
-    if state == "same":
-        try:
-            ranking, manifest = read_ranking(out)
-            return ranking, facts_of(manifest)[1]
-        except OpenIliasError:
-            if not overwrite:
-                raise
+    state, made = claim_ranking(out, made_from, overwrite=overwrite)
+    if made is not None:
+        return made[0], facts_of(made[1])[1]
     base = database_of(database)
     searched = {} if "benchmark" in origin else {"searched": searched_ids(base, base.part(Share()))}
     ranking, facts = search_compressed(queries, database, k, spec, index_file=index_file, overwrite=overwrite)

@@ -215,11 +215,10 @@ class ExactSearch:
 
         Where something is not wanted, some lists may be shorter than others: -1 and -inf fill them.
         """
-        keys = [values for part in self._parts for values in part.best.sorted_keys()]
-        width = max((len(values) for values in keys), default=0)
-        rows = np.full((len(keys), width), -1, np.int64)
-        scores = np.full((len(keys), width), -np.inf, np.float32)
-        for query, values in enumerate(keys):
+        lengths = [length for part in self._parts for length in part.best.lengths()]
+        rows = np.full((len(lengths), max(lengths, default=0)), -1, np.int64)
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for query, values in enumerate(keys for part in self._parts for keys in part.best.sorted_keys()):
             rows[query, : len(values)], scores[query, : len(values)] = rows_and_scores(values)
         return rows, scores
 

@@ -44,13 +44,13 @@ class Scored(NamedTuple):
         return Found(self.query, key, places.astype(np.int32))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _write_keys(values: Any, rows: Any, keys: Any) -> None:
     for i in range(len(keys)):
         keys[i] = key_of(values[i], rows[i])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _score_pairs(left: Any, right: Any, out: Any) -> None:
     for i in range(len(out)):
         out[i] = score(left[i], right[i])

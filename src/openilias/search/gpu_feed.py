@@ -45,7 +45,8 @@ class _Buffer:
         self._copied: Any = None
         self._used: Any = None
         if device.startswith("cuda"):
-            self._copied, self._used = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+            cuda: Any = torch.cuda  # of which some versions have no types
+            self._copied, self._used = cuda.Event(), cuda.Event()
 
     def load(self, parts: list[Array], readers: ThreadPoolExecutor, stream: Any) -> None:
         """Read the parts, and start their copy to the device."""
@@ -109,7 +110,8 @@ class Feed:
         self._buffers: dict[tuple[Any, int], list[_Buffer]] = {}
         self._stream: Any = None
         if device.startswith("cuda"):
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            cuda: Any = torch.cuda  # of which some versions have no types
+            self._stream = cuda.Stream(device)
 
     def stream(self, items: Iterable[tuple[Array, Numbers]]) -> Generator[tuple[Tensor, Numbers]]:
         """Yield the rows of blocks on the device, cut and joined, in order; each is there until the next is asked for.

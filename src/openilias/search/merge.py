@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -15,9 +14,9 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.fingerprints import differences, fingerprint
 from openilias.core.ids import PARTITIONS
-from openilias.core.manifests import claim, read_manifest, replacing
+from openilias.core.manifests import read_manifest, replacing
 from openilias.search.database import ShardName
-from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
+from openilias.search.ranking import ABSENT, KIND, MANIFEST, Ranking, claim_ranking, read_ranking, write_ranking
 
 _OF_A_PART = ("database", "share", "origin")
 
@@ -70,13 +69,9 @@ def merge_to(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> 
         raise OpenIliasError("There is nothing to merge.", fix="Give two rankings or more.")
     _check(parts)
     made_from = _made_from(parts)
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
-    if state == "same":
-        try:
-            return read_ranking(out)[0]
-        except OpenIliasError:
-            if not overwrite:
-                raise
+    state, made = claim_ranking(out, made_from, overwrite=overwrite)
+    if made is not None:
+        return made[0]
     shards = sorted({shard for part in parts for shard in part.shards}, key=_canonical)
     k = int(made_from["k"])
     ranking = reduce(lambda first, second: merge(first, second, k), _rankings(parts, shards))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import atomic_path, sha256_of
-from openilias.core.manifests import read_manifest, write_manifest
+from openilias.core.manifests import State, claim, read_manifest, write_manifest
 
 KIND = "ranking"
 MANIFEST, TABLE = "ranking.json", "ranking.parquet"
@@ -131,6 +132,24 @@ def write_ranking(ranking: Ranking, folder: Path, *, made_from: dict[str, Any], 
         depth=int(ranking.rows.shape[1]),
         **information,
     )
+
+
+def claim_ranking(
+    out: Path, made_from: dict[str, Any], *, overwrite: bool
+) -> tuple[State, tuple[Ranking, dict[str, Any]] | None]:
+    """Decide whether a ranking has to be made, as :func:`openilias.core.manifests.claim`; if not, read it.
+
+    Raises:
+        OpenIliasError: as ``claim``; or it is there and damaged, and ``overwrite`` is False.
+    """
+    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
+    if state == "same":
+        try:
+            return state, read_ranking(out)
+        except OpenIliasError:
+            if not overwrite:
+                raise
+    return state, None
 
 
 def read_ranking(folder: Path) -> tuple[Ranking, dict[str, Any]]:

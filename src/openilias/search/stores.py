@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.executors import usable_cores
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
 from openilias.core.ids import DATABASE_PARTITIONS
-from openilias.core.manifests import claim, replacing
+from openilias.core.manifests import replacing
 from openilias.core.progress import progress, tell
 from openilias.descriptors.official import check_ids
 from openilias.descriptors.store import DescriptorStore
@@ -29,7 +28,7 @@ from openilias.search.choice import DEFAULT_MEANS, EVERYTHING, Choice, Means
 from openilias.search.database import Database, database_of
 from openilias.search.exact import ExactSearch, Numbers
 from openilias.search.origin import common_origin
-from openilias.search.ranking import ABSENT, KIND, MANIFEST, TABLE, Ranking, read_ranking, write_ranking
+from openilias.search.ranking import ABSENT, Ranking, claim_ranking, write_ranking
 from openilias.search.reading import Checks, groups, windows
 
 ALGORITHM_VERSION = 1
@@ -249,18 +248,16 @@ def search_to(
     """
     plan = _Plan(queries, database, k, choice)
     made_from = plan.made_from()
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
-    if state == "same":
-        try:
-            return read_ranking(out)[0]
-        except OpenIliasError:
-            if not overwrite:
-                raise
+    _, made = claim_ranking(out, made_from, overwrite=overwrite)
+    if made is not None:
+        return made[0]
     official = "benchmark" not in plan.origin
     searched = {"searched": searched_ids(plan.base, plan.numbers)} if official else {}
     with resumed_search(out, fingerprint(made_from)[:16]) as checkpoint:
         # Once more: another process may have made it meanwhile.
-        state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=re.escape(TABLE))
+        state, made = claim_ranking(out, made_from, overwrite=overwrite)
+        if made is not None:
+            return made[0]
         ranking = plan.search(means, checkpoint)
         with replacing(out, state):
             write_ranking(
