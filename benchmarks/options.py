@@ -22,7 +22,7 @@ from openilias.data import Benchmark, read_ilias
 from openilias.descriptors.extract import extract
 from openilias.evaluate.evaluation import evaluate
 from openilias.models.backbone import Backbone
-from openilias.models.zoo import ZOO, load_model
+from openilias.models.zoo import find_model, load_model
 from openilias.search.exact import topk
 from openilias.search.ranking import Ranking
 
@@ -75,7 +75,7 @@ def value_of(
 ) -> float:
     """Return mAP@1k in percent."""
     protocol = Protocol.model_validate({"resolution": 384, "pooling": "gem"} | fields)
-    model = load_model(ZOO[name], protocol, weights=weights)
+    model = load_model(find_model(name), protocol, weights=weights)
     queries, asked = described(benchmark, model, "image_queries", kept)
     parts = [described(benchmark, model, part, kept) for part in DATABASE_PARTITIONS]
     rows, scores = topk(asked, [block for _, block in parts], protocol.k)

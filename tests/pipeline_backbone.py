@@ -15,7 +15,7 @@ from openilias.core.protocol import Protocol
 from openilias.images.boxes import Box
 from openilias.images.prepare import Preparation
 from openilias.models.backbone import Backbone, Floats, View
-from openilias.models.zoo import ZOO
+from openilias.models.zoo import find_model
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Tiny(Backbone):
     """Mean colours of a 4 x 4 grid, and the size; sees every batch that comes."""
 
     def __init__(self, trouble: Path = Path("/nowhere"), pause: float = 0.0, **protocol: object) -> None:
-        self.spec = ZOO["sift_vlad"]
+        self.spec = find_model("sift_vlad")
         self.protocol = self.spec.resolve(Protocol.model_validate({"resolution": 64, "dtype": "float32"} | protocol))
         self.dims, self.weights_digest, self.weights_from = 50, "none", "file"
         self.trouble, self.pause = trouble, pause

@@ -23,7 +23,7 @@ from openilias.models.network import Network, TorchBackbone
 from openilias.models.pooling import gem, pool
 from openilias.models.spec import ModelSpec
 from openilias.models.weights import digest_state, read_state
-from openilias.models.zoo import ZOO, find_model, load_model
+from openilias.models.zoo import find_model, load_model
 
 VIT = "vit_tiny_patch16_224.augreg_in21k"
 SIZES = [(500, 333), (333, 500), (97, 211), (224, 224)]
@@ -270,9 +270,9 @@ def test_models_that_cannot_be_loaded_say_what_to_do() -> None:
     with pytest.raises(OpenIliasError, match=r"no weights 'resnet18\.nonsense'; there are: a1_in1k"):
         find_model("timm:resnet18.nonsense")
     with pytest.raises(OpenIliasError, match="fitted first"):
-        load_model(ZOO["sift_vlad"], protocol)
+        load_model(find_model("sift_vlad"), protocol)
     with pytest.raises(OpenIliasError, match="local file"):
-        load_model(ZOO["mobilenetv2_100.tf_in1k"], protocol)
+        load_model(find_model("mobilenetv2_100.tf_in1k"), protocol)
     with pytest.raises(OpenIliasError, match="Both"):
         load_model(find_model("resnet18"), protocol, weights=Path("x"), random_weights=1)
     with pytest.raises(OpenIliasError, match="no class token"):

@@ -12,7 +12,7 @@ from openilias.data import read_ilias
 from openilias.experiments.experiment import Experiment, FitStep
 from openilias.experiments.run import run_experiment
 from openilias.images.decode import decode
-from openilias.models.zoo import ZOO, load_model
+from openilias.models.zoo import find_model, load_model
 
 MOBILENET = "mobilenetv2_100.tf_in1k"
 
@@ -58,7 +58,7 @@ def test_pretrained_networks_equal_a_plain_twin(photos: Path, weights: Path, nam
     from PIL import Image, ImageOps
     from safetensors.torch import load_file
 
-    spec = ZOO[name]
+    spec = find_model(name)
     backbone = load_model(spec, Protocol(resolution=224), weights=weights / file)
     network = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.arguments)
     network.load_state_dict({k: v.float() for k, v in load_file(weights / file).items()}, strict=False)

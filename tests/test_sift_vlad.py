@@ -13,7 +13,7 @@ from openilias.models.check import check_backbone
 from openilias.models.fit import draw_items, fit
 from openilias.models.sift_vlad import SiftVladSettings, load_sift_vlad, root_sift, vlad
 from openilias.models.whitening import fit_whitening
-from openilias.models.zoo import ZOO, load_model
+from openilias.models.zoo import find_model, load_model
 
 SMALL = SiftVladSettings(words=8, dims=512, resolution=160, keypoints=200)
 
@@ -96,19 +96,19 @@ def test_every_setting_changes_the_model(tiny: Benchmark, fitted: Path, tmp_path
 
 
 def test_the_fitted_model_is_a_model_like_any_other(fitted: Path) -> None:
-    backbone = load_model(ZOO["sift_vlad"], Protocol(), weights=fitted)
+    backbone = load_model(find_model("sift_vlad"), Protocol(), weights=fitted)
     assert backbone.protocol.resolution == 160
     lines = check_backbone(backbone)
     assert [line for line in lines if not line.passed] == []
     blank = backbone.encode_images(backbone.prepare(Image.new("RGB", (90, 60), "white"))[None])
     assert np.linalg.norm(blank) == pytest.approx(1)
-    smaller = load_model(ZOO["sift_vlad"], Protocol(resolution=100), weights=fitted)
+    smaller = load_model(find_model("sift_vlad"), Protocol(resolution=100), weights=fitted)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8))
     assert not np.allclose(smaller.prepare(image), backbone.prepare(image))
-    padded = load_model(ZOO["sift_vlad"], Protocol(resize="pad"), weights=fitted)
+    padded = load_model(find_model("sift_vlad"), Protocol(resize="pad"), weights=fitted)
     assert padded.prepare(image).shape == backbone.prepare(image).shape
     with pytest.raises(OpenIliasError, match="pooling"):
-        load_model(ZOO["sift_vlad"], Protocol(pooling="gem"), weights=fitted)
+        load_model(find_model("sift_vlad"), Protocol(pooling="gem"), weights=fitted)
 
 
 def test_a_damaged_file_is_noticed(fitted: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from openilias.cli.options import (
     BatchSize,
     BenchmarkDir,
+    CombineName,
     CompatMode,
     Device,
     Dtype,
@@ -29,7 +30,9 @@ from openilias.cli.options import (
     Rotations,
     Scales,
     Shard,
+    TextWeights,
     Timeout,
+    TokenizerFolder,
     Views,
     Weights,
     Workers,
@@ -55,6 +58,8 @@ def extract(
     out: Annotated[Path, typer.Option(help="Folder of the descriptor store.")],
     weights: Weights = None,
     random_weights: RandomWeights = None,
+    text_weights: TextWeights = None,
+    tokenizer: TokenizerFolder = None,
     resolution: Resolution = None,
     resize: Resize = "longest",
     min_size: MinSize = 0,
@@ -64,6 +69,7 @@ def extract(
     scales: Scales = "1",
     rotations: Rotations = "0",
     views: Views = "all",
+    combine: CombineName = "mean",
     pooling: PoolingName = None,
     precision: PrecisionName = "float32",
     dtype: Dtype = "float16",
@@ -85,7 +91,7 @@ def extract(
     from openilias.data import read_ilias
     from openilias.descriptors.extract import Options, extract_share
     from openilias.descriptors.store import open_store
-    from openilias.models.zoo import find_model, load_model
+    from openilias.models.zoo import TextFiles, find_model, load_model
 
     protocol = protocol_of(
         resolution=resolution,
@@ -97,6 +103,7 @@ def extract(
         scales=scales,
         rotations=rotations,
         views=views,
+        combine=combine,
         pooling=pooling,
         precision=precision,
         dtype=dtype,
@@ -113,7 +120,12 @@ def extract(
     )
     read = read_ilias(benchmark)
     backbone = load_model(
-        find_model(model), protocol, weights=weights, random_weights=random_weights, device=device_of(device)
+        find_model(model),
+        protocol,
+        weights=weights,
+        random_weights=random_weights,
+        text=TextFiles(text_weights, tokenizer),
+        device=device_of(device),
     )
     unfinished = extract_share(read, backbone, partition, out, options)
     if unfinished:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from openilias.cli.options import (
+    CombineName,
     CompatMode,
     Device,
     Json,
@@ -31,49 +34,95 @@ from openilias.cli.options import (
 from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
 
+if TYPE_CHECKING:
+    from openilias.models.record import Record
+
 app = typer.Typer(help="Which models there are, what they are, and whether they work.", no_args_is_help=True)
+SortBy = Literal["zoo", "name", "year", "dims", "params", "gflops"]
 Name = Annotated[str, typer.Argument(help="A name of the zoo, any timm name, or LIBRARY:NAME.")]
 
 
-@app.command("list", epilog="Example: ilias models list")
-def list_models(json: Json = None) -> None:
+@app.command("list", epilog="Example: ilias models list --t2i --max-params 400 --sort gflops")
+def list_models(
+    family: Annotated[str | None, typer.Option(help="Only families with this in their name: siglip, dino, ...")] = None,
+    t2i: Annotated[bool, typer.Option("--t2i", help="Only models that describe texts too.")] = False,
+    max_params: Annotated[float | None, typer.Option(min=0, help="Millions of parameters at most.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Only weights that anybody can fetch.")] = False,
+    sort: Annotated[SortBy, typer.Option(help="Order of the lines; of `zoo` by training and year.")] = "zoo",
+    json: Json = None,
+) -> None:
     """List the models of the zoo; others go by the name of their library, or by a file of your own."""
-    from openilias.models.zoo import ZOO
+    from openilias.models.record import records
 
+    chosen = [
+        record
+        for record in records().values()
+        if (family is None or family.lower() in record.family.lower())
+        and (record.describes_texts or not t2i)
+        and (max_params is None or record.parameters <= max_params * 1e6)
+        and (record.available == "public" or not public)
+    ]
+    keys: dict[str, Callable[[Record], Any]] = {
+        "name": lambda record: record.name,
+        "year": lambda record: record.year,
+        "dims": lambda record: record.dims,
+        "params": lambda record: record.parameters,
+        "gflops": lambda record: record.gflops,
+    }
+    if sort in keys:
+        chosen.sort(key=keys[sort])
     rows = [
         [
-            spec.name,
-            spec.library,
-            str(spec.train_resolution),
-            str(spec.test_resolution),
-            spec.pooling,
-            spec.weights,
+            record.name,
+            str(record.year),
+            record.kind,
+            f"{record.model.train_resolution}",
+            f"{record.model.test_resolution}",
+            f"{record.dims}",
+            f"{record.parameters / 1e6:.0f}",
+            f"{record.gflops:.0f}",
+            "yes" if record.describes_texts else "",
+            record.model.weights if record.available == "public" else "on request",
         ]
-        for spec in ZOO.values()
+        for record in chosen
     ]
-    say(table(["model", "library", "train px", "test px", "pooling", "weights"], rows))
-    say("\nweights: hub = downloaded by the library, file = --weights FILE, fit = ilias models fit")
+    header = ["model", "year", "kind", "train px", "test px", "dims", "M params", "GFLOPs", "texts", "weights"]
+    say(table(header, rows))
+    say(f"\n{len(chosen)} of {len(records())} models. GFLOPs: of a picture of 500 x 375 pixels at test resolution.")
+    say("weights: hub, url = downloaded; file = --weights FILE; fit = ilias models fit; on request = ask the authors")
     say("Others: any timm name, torchvision:NAME, open_clip:NAME/TAG, hf:NAME or hf:FOLDER, path.py:function.")
-    emit({"models": [spec.model_dump(mode="json") for spec in ZOO.values()]}, json)
+    emit({"models": [record.model_dump(mode="json") for record in chosen]}, json)
 
 
 @app.command(epilog="Example: ilias models show vit_base_patch14_dinov2.lvd142m")
 def show(name: Name, json: Json = None) -> None:
-    """Show the record of a model."""
+    """Show all that is known of a model."""
+    from openilias.models.record import find_record
     from openilias.models.zoo import find_model
 
-    spec = find_model(name)
-    record = spec.model_dump(mode="json", exclude={"test"}) | {"test_resolution": spec.test_resolution}
-    width = max(map(len, record))
-    for key, value in record.items():
-        if value is not None:
-            say(f"{key:<{width}}  {value}")
-    emit(record, json)
+    record, spec = find_record(name), find_model(name)
+    known: dict[str, Any] = {} if record is None else record.model_dump(mode="json", exclude={"model"})
+    known |= spec.model_dump(mode="json", exclude={"test"}) | {"test_resolution": spec.test_resolution}
+    width = max(map(len, known))
+    for key, value in known.items():
+        if value not in (None, [], {}):
+            say(f"{key:<{width}}  {_in_words(value)}")
+    emit(known, json)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items() if part is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @app.command(epilog="Example: ilias models check resnet18 --random-weights 0 --resolution 224")
 def check(
-    name: Name,
+    name: Annotated[str | None, typer.Argument(help="A name of the zoo, any timm name, or LIBRARY:NAME.")] = None,
+    whole_zoo: Annotated[
+        bool, typer.Option("--all", help="Every record of the zoo, with random weights, one after the other.")
+    ] = False,
+    family: Annotated[str | None, typer.Option(help="With --all: only families with this in their name.")] = None,
     weights: Weights = None,
     random_weights: RandomWeights = None,
     resolution: Resolution = None,
@@ -81,13 +130,22 @@ def check(
     min_size: MinSize = 0,
     scales: Scales = "1",
     rotations: Rotations = "0",
+    combine: CombineName = "mean",
     pooling: PoolingName = None,
     precision: PrecisionName = "float32",
     compat: CompatMode = "paper",
     device: Device = "cpu",
     json: Json = None,
 ) -> None:
-    """Prove a model on made-up pictures: odd and non-square sizes, batches, norm, dimension."""
+    """Prove a model on made-up pictures: odd and non-square sizes, batches, norm, dimension.
+
+    With --all, every record is loaded with random weights and tried; that takes 5 to 60 seconds for each.
+    """
+    if whole_zoo or name is None:
+        if name is not None or not whole_zoo:
+            raise OpenIliasError("Give the name of one model, or --all.", fix="ilias models list shows the names.")
+        _check_zoo(family, random_weights or 0, device_of(device), json)
+        return
     from openilias.models.check import check_backbone
     from openilias.models.zoo import find_model, load_model
 
@@ -97,6 +155,7 @@ def check(
         min_size=min_size,
         scales=scales,
         rotations=rotations,
+        combine=combine,
         pooling=pooling,
         precision=precision,
         dtype="float32",
@@ -121,6 +180,37 @@ def check(
     )
     if failed:
         raise OpenIliasError(f"{len(failed)} of {len(lines)} checks failed.", where=name, fix="See the table above.")
+
+
+def _check_zoo(family: str | None, seed: int, device: str, json: Path | None) -> None:
+    from openilias.models.check_zoo import check_record
+    from openilias.models.record import records
+
+    networks = [record for record in records().values() if record.model.weights != "fit"]
+    chosen = [record for record in networks if not family or family.lower() in record.family.lower()]
+    if not chosen:
+        raise OpenIliasError(f"No family has {family!r} in its name.", fix="See: ilias models list")
+    width, failed, results = max(len(record.name) for record in chosen), 0, []
+    say(f"{'model':<{width}}  {'dims':>5}  {'M params':>8}  {'seconds':>7}  texts      result")
+    for record in chosen:
+        try:
+            found = check_record(record, seed=seed, device=device)
+        except OpenIliasError as error:
+            failed += 1
+            say(f"{record.name:<{width}}  {'':>5}  {'':>8}  {'':>7}  {'':<9}  FAILED: {error.what}")
+            results.append({"model": record.name, "passed": False, "error": error.what})
+            continue
+        wrong = "; ".join(f"{line.name}: {line.detail}" for line in found.failed)
+        failed += bool(wrong)
+        say(
+            f"{record.name:<{width}}  {found.dims:>5}  {found.parameters / 1e6:>8.1f}  {found.seconds:>7.2f}  "
+            f"{found.texts:<9}  {'FAILED: ' + wrong if wrong else f'ok, {len(found.lines)} checks'}"
+        )
+        results.append(asdict(found) | {"model": record.name, "passed": not wrong})
+    say(f"\n{len(chosen) - failed} of {len(chosen)} passed.")
+    emit({"models": results}, json)
+    if failed:
+        raise OpenIliasError(f"{failed} of {len(chosen)} models failed.", fix="See the table above.")
 
 
 @app.command(epilog="Example: ilias models fit sift_vlad --benchmark my-ilias --out sift_vlad.safetensors")

@@ -11,6 +11,7 @@ import typer
 from openilias.core.files import write_json
 from openilias.core.protocol import (
     BoxUse,
+    Combine,
     Compat,
     Pooling,
     Precision,
@@ -32,6 +33,12 @@ Model = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Local weights file, instead of the published ones.")]
+TextWeights = Annotated[
+    Path | None, typer.Option(help="Local file of the text tower, where it is not in the weights of the image tower.")
+]
+TokenizerFolder = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="FOLDER", help="Local files of the tokenizer; else the hub's.")
+]
 RandomWeights = Annotated[
     int | None, typer.Option(metavar="SEED", min=0, max=2**32 - 1, help="No weights at all: try things out.")
 ]
@@ -67,6 +74,10 @@ Rotations = Annotated[
     str, typer.Option(rich_help_panel=_PROTOCOL, metavar="A,A,...", help="Describe at each angle; 0,90,180,270.")
 ]
 Views = Annotated[ViewsOf, typer.Option(rich_help_panel=_PROTOCOL, help="Whose scales and rotations these are.")]
+CombineName = Annotated[
+    Combine,
+    typer.Option("--combine", rich_help_panel=_PROTOCOL, help="Of the descriptors of several views."),
+]
 PoolingName = Annotated[Pooling | None, typer.Option(rich_help_panel=_PROTOCOL, help="The model's own by default.")]
 PrecisionName = Annotated[
     Precision, typer.Option(rich_help_panel=_PROTOCOL, help="In which the network computes; float16 on GPUs only.")

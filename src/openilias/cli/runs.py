@@ -37,7 +37,15 @@ def demo(
 
 
 def run(
-    experiment: Annotated[Path, typer.Argument(help="An experiment file.", metavar="EXPERIMENT.yaml")],
+    experiment: Annotated[
+        Path, typer.Argument(help="An experiment file, or a ready one: ready:resolution.", metavar="EXPERIMENT.yaml")
+    ],
+    benchmark: Annotated[Path | None, typer.Option(help="Folder in the ILIAS layout, instead of the file's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs, instead of the file's.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the file: protocol.k=100; repeatable."),
+    ] = None,
     device: Device = "cpu",
     batch_size: BatchSize = None,
     workers: Workers = None,
@@ -49,8 +57,9 @@ def run(
     """Run an experiment; finished steps are kept, a killed run continues where it was."""
     from openilias.experiments.experiment import read_experiment
     from openilias.experiments.run import Resources, run_experiment
+    from openilias.experiments.study import CHOSEN, resolution_table
 
-    experiments = read_experiment(experiment)
+    experiments = read_experiment(experiment, _changes(benchmark, out, change or []))
     resources = Resources(device_of(device), batch_size, workers, timeout, retry)
     results = [run_experiment(single, resources, overwrite=overwrite) for single in experiments]
     if len(results) == 1:
@@ -61,7 +70,28 @@ def run(
             for r in results
         ]
         say(table(["run", "mAP", "oracle", "report"], rows))
+        study = resolution_table(experiments, [result.evaluation.map for result in results])
+        if study is not None:
+            say(f"\nmAP by test resolution; {CHOSEN} = chosen by the rule, one step above training\n")
+            say(table(*study))
     emit({"runs": [_summary(result) for result in results]}, json)
+
+
+def _changes(benchmark: Path | None, out: Path | None, fields: list[str]) -> dict[str, Any]:
+    import yaml
+
+    changes: dict[str, Any] = {
+        name: str(path.resolve()) for name, path in (("benchmark", benchmark), ("out", out)) if path is not None
+    }
+    for field in fields:
+        name, sign, value = field.partition("=")
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            sign = ""
+        if not sign or not name:
+            raise typer.BadParameter(f"'{field}' is not FIELD=VALUE.", param_hint="--set")
+    return changes
 
 
 def _show(result: RunResult) -> None:

@@ -15,6 +15,7 @@ Pooling = Literal["head", "cls", "gap", "mac", "gem", "rmac", "rgem"]
 Precision = Literal["float32", "bfloat16", "float16"]
 StoredType = Literal["float16", "float32"]
 ViewsOf = Literal["all", "queries"]
+Combine = Literal["mean", "max"]
 Compat = Literal["paper", "official"]
 Keep = Literal["keep", "remove"]
 
@@ -41,6 +42,8 @@ class Protocol(BaseModel):
         scales: the image is described at each of these factors of its size, and the descriptors averaged.
         rotations: likewise turned by these angles, counter-clockwise.
         views: whether scales and rotations are those of all images or of the queries only (supplement B.1).
+        combine: how the unit descriptors of several views become one: their ``mean``, or the ``max`` of each dimension
+            (scale-GeM with an infinite power, as SuperGlobal does).
         pooling: ``head`` (what the network returns), ``cls``, ``gap``, ``mac``, ``gem``, ``rmac``, ``rgem``; None takes
             the model's.
         precision: in which the network computes (autocast); what surrounds it is float32.
@@ -65,6 +68,7 @@ class Protocol(BaseModel):
     scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, max_length=16)
     rotations: tuple[Literal[0, 90, 180, 270], ...] = Field(default=(0,), min_length=1)
     views: ViewsOf = "all"
+    combine: Combine = "mean"
     pooling: Pooling | None = None
     precision: Precision = "float32"
     dtype: StoredType = "float16"
@@ -109,6 +113,7 @@ class Protocol(BaseModel):
                 "scales": (1.0,) if plain else self.scales,
                 "rotations": (0,) if plain else self.rotations,
                 "views": "all",
+                "combine": "mean" if plain else self.combine,
             }
         )
 

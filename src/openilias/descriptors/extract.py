@@ -113,13 +113,16 @@ def extract_share(
     shards = benchmark.shards(partition)
     if not shards:
         raise OpenIliasError(f"This benchmark has no {partition}.", where=benchmark.root, fix="Complete it.")
+    texts = {}
     if partition == "text_queries":
         backbone.encode_texts([])  # says at once if the model cannot
+        texts = {"texts": digest} if (digest := backbone.text_digest()) else {}
     made_from = description_of(benchmark, backbone) | {
         "protocol": backbone.protocol.seen_by(partition).description(),
         "partition": partition,
         "contents": contents_of(shards),
         "skip_unreadable": options.skip_unreadable,
+        **texts,
     }
     sources = [shard.name for shard in shards]
     with making(
@@ -159,7 +162,7 @@ def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
     return {
         "algorithm_version": ALGORITHM_VERSION,
         "benchmark": benchmark.fingerprint,
-        "model": backbone.spec.model_dump(mode="json"),
+        "model": backbone.spec.description(),
         "weights": backbone.weights_digest,
         "protocol": backbone.protocol.description(),
     }

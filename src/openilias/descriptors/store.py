@@ -364,7 +364,7 @@ class DescriptorStore:
 
     def origin(self) -> dict[str, Any]:
         """What must agree between stores that are compared: all but what belongs to the partition itself."""
-        own = ("partition", "contents", "skip_unreadable")
+        own = ("partition", "contents", "skip_unreadable", "texts")
         return {key: value for key, value in self.manifest["made_from"].items() if key not in own}
 
 

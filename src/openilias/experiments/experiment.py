@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -66,6 +68,8 @@ class Experiment(BaseModel):
         model: name.
         weights: local file, instead of the published weights.
         random_weights: seed, for no weights at all.
+        text_weights: local file of the text tower, where it is not in the weights of the image tower.
+        tokenizer: folder of the tokenizer's files, instead of the hub's.
         fit: fit ``sift_vlad`` first; excludes ``weights``.
         queries: of which kind.
         protocol: all that the numbers depend on.
@@ -84,6 +88,8 @@ class Experiment(BaseModel):
     model: str
     weights: Path | None = None
     random_weights: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    text_weights: Path | None = None
+    tokenizer: Path | None = None
     fit: FitStep | None = None
     queries: Literal["image", "text", "both"] = "image"
     protocol: Protocol = Protocol()
@@ -134,21 +140,51 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_experiment(path: Path) -> list[Experiment]:
+_READY = "ready:"
+
+
+def ready_experiments() -> list[str]:
+    """Return the names of the experiment files that come with the package; ``ready:NAME`` stands for the file."""
+    return sorted(path.stem for path in (Path(__file__).parent / "ready").glob("*.yaml"))
+
+
+def _file_of(path: Path) -> Path:
+    name = str(path)
+    if not name.startswith(_READY):
+        return path
+    known = ready_experiments()
+    if name.removeprefix(_READY) not in known:
+        raise OpenIliasError(f"There is no ready experiment {name!r}.", fix=f"There are: {', '.join(known)}.")
+    return Path(__file__).parent / "ready" / f"{name.removeprefix(_READY)}.yaml"
+
+
+def read_experiment(path: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> list[Experiment]:
     """Read an experiment file and multiply its matrix out.
 
     Paths in the file are relative to its folder. With a matrix each run goes to a folder of its own in ``out``,
     named after its values.
 
+    Args:
+        path: the file, or ``ready:NAME``.
+        changes: dotted fields that replace those of the file; of paths, absolute ones.
+
     Raises:
         OpenIliasError: not YAML, an unknown key, or a value out of range; all of them are named.
     """
+    open_ended = {"benchmark", "out"} - set(changes) if str(path).startswith(_READY) else set()
+    if open_ended:
+        raise OpenIliasError(
+            f"{path} leaves open: {', '.join(sorted(open_ended))}.", fix="Give --benchmark DIR and --out DIR."
+        )
+    path = _file_of(path)
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OpenIliasError(f"This experiment file cannot be read: {error}.", where=path) from None
     if not isinstance(value, dict):
         raise OpenIliasError("An experiment file is a list of 'key: value' lines.", where=path, fix="See the README.")
+    for key, changed in changes.items():
+        value = _with(value, key.split("."), changed, path)
     return [_anchored(experiment, path.resolve().parent) for experiment in _expand(value, path)]
 
 
@@ -199,7 +235,7 @@ def _validated(value: dict[str, Any], path: Path) -> Experiment:
 def _anchored(experiment: Experiment, folder: Path) -> Experiment:
     paths = {
         name: folder / path
-        for name in ("benchmark", "weights", "out")
+        for name in ("benchmark", "weights", "text_weights", "tokenizer", "out")
         if (path := getattr(experiment, name)) is not None
     }
     return experiment.model_copy(update=paths)

@@ -21,7 +21,7 @@ from openilias.experiments.experiment import Experiment
 from openilias.experiments.report import report_run
 from openilias.models.backbone import Backbone
 from openilias.models.fit import fit
-from openilias.models.zoo import find_model, load_model
+from openilias.models.zoo import TextFiles, find_model, load_model
 from openilias.search.choice import Choice, Means
 from openilias.search.compressed import search_compressed_to
 from openilias.search.indexes import IndexSpec
@@ -212,6 +212,7 @@ def _load(
             experiment.protocol,
             weights=weights,
             random_weights=experiment.random_weights,
+            text=TextFiles(experiment.text_weights, experiment.tokenizer),
             device=resources.device,
         ),
     )

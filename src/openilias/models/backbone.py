@@ -52,7 +52,7 @@ class Backbone(ABC):
     def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
         """Return (B, dims) float32 for B prepared arrays of one shape, normalised or not.
 
-        Of several views, the mean of their unit descriptors.
+        Of several views, their unit descriptors combined as the protocol says.
         """
 
     def group_of(self, shape: tuple[int, ...], views: tuple[View, ...]) -> tuple[int, ...]:
@@ -90,6 +90,10 @@ class Backbone(ABC):
         raise OpenIliasError(
             f"{self.spec.name} has no text tower: it cannot describe text queries.", fix="Use image queries."
         )
+
+    def text_digest(self) -> str | None:
+        """Return the SHA-256 of what describes texts, where :attr:`weights_digest` does not cover it."""
+        return None
 
     def checked(self, out: Floats, count: int) -> Floats:
         """Normalise what the model returned for ``count`` images or texts.

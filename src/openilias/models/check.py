@@ -33,15 +33,16 @@ def check_backbone(backbone: Backbone, *, seed: int = 0) -> list[CheckLine]:
     rng = np.random.default_rng(seed)
     lines = []
     for width, height in SIZES:
-        pictures = [_picture(rng, width, height) for _ in range(3)]
+        pictures = [made_up_picture(rng, width, height) for _ in range(3)]
         try:
-            lines += _check_size(backbone, pictures, f"{width}x{height}")
+            lines += check_size(backbone, pictures, f"{width}x{height}")
         except OpenIliasError as error:
             lines.append(CheckLine(f"{width}x{height} runs", False, error.what))
     return lines
 
 
-def _check_size(backbone: Backbone, pictures: list[Image.Image], size: str) -> list[CheckLine]:
+def check_size(backbone: Backbone, pictures: list[Image.Image], size: str) -> list[CheckLine]:
+    """Describe pictures of one size in a batch, again, and one by one."""
     batch = np.stack([backbone.prepare(picture) for picture in pictures])
     many = backbone.encode_images(batch)
     again = backbone.encode_images(np.stack([backbone.prepare(picture) for picture in pictures]))
@@ -59,7 +60,7 @@ def _check_size(backbone: Backbone, pictures: list[Image.Image], size: str) -> l
     ]
 
 
-def _picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+def made_up_picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """Blobs of colour over a gradient, with fine texture: something for every kind of model to look at."""
     coarse = rng.integers(0, 256, (max(height // 32, 2), max(width // 32, 2), 3), dtype=np.uint8)
     base = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)

@@ -92,16 +92,17 @@ def hf_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) -> N
         head=images.head,
         last_map=images.last_map,
         multiple=images.multiple,
-        encode_texts=_Texts(module, spec) if hasattr(module, "get_text_features") else None,
+        encode_texts=_Texts(module, spec, weights.tokenizer) if hasattr(module, "get_text_features") else None,
     )
 
 
 class _Texts:
     """The text tower; its tokenizer is loaded when the first text comes."""
 
-    def __init__(self, module: Any, spec: ModelSpec) -> None:
+    def __init__(self, module: Any, spec: ModelSpec, folder: Path | None) -> None:
         self._module = module
         self._spec = spec
+        self._folder = folder
         self._tokenizer: Any = None
 
     def __call__(self, texts: list[str]) -> Tensor:
@@ -122,12 +123,12 @@ class _Texts:
 
         try:
             with quiet():
-                return AutoTokenizer.from_pretrained(self._spec.architecture)
+                return AutoTokenizer.from_pretrained(self._folder or self._spec.architecture)
         except Exception as error:  # whatever a download or a damaged file may raise
             raise OpenIliasError(
                 f"The tokenizer of {self._spec.name} could not be loaded: {first_line(error)}.",
-                where=self._spec.source,
-                fix="Texts need it: save it into the folder, or fetch the model from the hub once.",
+                where=self._folder or self._spec.source,
+                fix="Texts need it: connect to the hub once, or give a folder with its files with --tokenizer FOLDER.",
             ) from None
 
 

@@ -57,6 +57,8 @@ class Network:
         last_map: images -> the map to pool; None if it has none.
         multiple: images are padded with zeros to a multiple of this (height, width); the patch of a ViT.
         encode_texts: texts -> (B, D) on the device; None without a text tower.
+        encode_tokens: (B, context) numbers of tokens -> (B, D); None if nobody but ``encode_texts`` knows them.
+        text_digest: the SHA-256 of what describes texts, where that is not in ``module``.
     """
 
     module: nn.Module
@@ -64,6 +66,8 @@ class Network:
     last_map: Callable[[Tensor], LastMap] | None = None
     multiple: tuple[int, int] = (1, 1)
     encode_texts: Callable[[list[str]], Tensor] | None = None
+    encode_tokens: Callable[[Tensor], Tensor] | None = None
+    text_digest: Callable[[], str] | None = None
 
 
 class TorchBackbone(Backbone):
@@ -123,7 +127,7 @@ class TorchBackbone(Backbone):
         )
 
     def describe(self, batch: npt.NDArray[Any], views: tuple[View, ...]) -> Floats:
-        """Return the mean over the views of unit descriptors, (B, dims) float32."""
+        """Return the unit descriptors of the views, combined, (B, dims) float32."""
         return self.begin(list(batch), views)()
 
     def group_of(self, shape: tuple[int, ...], views: tuple[View, ...]) -> tuple[int, ...]:
@@ -163,6 +167,10 @@ class TorchBackbone(Backbone):
             out = [encode(texts[start : start + 64]).float() for start in range(0, len(texts), 64)]
         return self.checked(torch.cat(out).cpu().numpy(), len(texts))
 
+    def text_digest(self) -> str | None:
+        """Return the SHA-256 of a text tower that is not among the model's own weights; it is loaded for that."""
+        return None if self.network.text_digest is None else self.network.text_digest()
+
     @torch.inference_mode()
     def _describe(self, arrays: Sequence[npt.NDArray[Any]], views: tuple[View, ...]) -> Tensor:
         if views == _ONE_VIEW:
@@ -171,7 +179,8 @@ class TorchBackbone(Backbone):
         found = [
             F.normalize(self._vectors(rotate(scale(images, size), angle, official=official))) for size, angle in views
         ]
-        return torch.stack(found, 1).mean(1)
+        stacked = torch.stack(found, 1)
+        return stacked.amax(1) if self.protocol.combine == "max" else stacked.mean(1)
 
     def _images(self, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
         """Arrays of one group to normalised (B, 3, H, W) float32."""
@@ -216,33 +225,39 @@ class TorchBackbone(Backbone):
         images = pad_to(images, *self._padded(*images.shape[2:]))
         images = images.contiguous(memory_format=torch.channels_last)
         with self._precision():
-            return self._pooled(images).float()
-
-    def _pooled(self, images: Tensor) -> Tensor:
-        name, pooling, network = self.spec.name, self.protocol.pooling, self.network
-        if pooling == "head":
-            if network.head is None:
-                raise OpenIliasError(f"{name} returns no vector.", fix="Use another --pooling: gem, gap, mac.")
-            return network.head(images)
-        if network.last_map is None:
-            raise OpenIliasError(f"{name} has no last map to pool.", fix="Use --pooling head.")
-        last = network.last_map(images)
-        if pooling == "cls":
-            if last.prefix is None or not last.has_class:
-                raise OpenIliasError(f"{name} has no class token.", fix="Use another --pooling.")
-            return last.prefix[:, 0]
-        grid, official = last.grid.float(), self.protocol.compat == "official"
-        if official and last.of_tokens:
-            # The official code takes at most the class token off, and loses the places of the others.
-            tokens = grid.flatten(2).transpose(1, 2)
-            if last.prefix is not None:
-                tokens = torch.cat([last.prefix[:, last.official_skip :].float(), tokens], 1)
-            grid = tokens.transpose(1, 2)[..., None]
-        return pool(grid, cast(MapPooling, pooling), official=official)
+            return pooled(self.network, self.protocol, images, name=self.spec.name).float()
 
     def _precision(self) -> AbstractContextManager[Any]:
         dtype = _PRECISIONS.get(self.protocol.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.partition(":")[0], dtype)
+
+
+def pooled(network: Network, protocol: Protocol, images: Tensor, *, name: str) -> Tensor:
+    """Return the (B, D) descriptors of (B, 3, H, W) images that are whole patches, not normalised.
+
+    Raises:
+        OpenIliasError: the network has not what the pooling of the protocol needs.
+    """
+    pooling = protocol.pooling
+    if pooling == "head":
+        if network.head is None:
+            raise OpenIliasError(f"{name} returns no vector.", fix="Use another --pooling: gem, gap, mac.")
+        return network.head(images)
+    if network.last_map is None:
+        raise OpenIliasError(f"{name} has no last map to pool.", fix="Use --pooling head.")
+    last = network.last_map(images)
+    if pooling == "cls":
+        if last.prefix is None or not last.has_class:
+            raise OpenIliasError(f"{name} has no class token.", fix="Use another --pooling.")
+        return last.prefix[:, 0]
+    grid, official = last.grid.float(), protocol.compat == "official"
+    if official and last.of_tokens:
+        # The official code takes at most the class token off, and loses the places of the others.
+        tokens = grid.flatten(2).transpose(1, 2)
+        if last.prefix is not None:
+            tokens = torch.cat([last.prefix[:, last.official_skip :].float(), tokens], 1)
+        grid = tokens.transpose(1, 2)[..., None]
+    return pool(grid, cast(MapPooling, pooling), official=official)
 
 
 def pad_to(images: Tensor, height: int, width: int) -> Tensor:

@@ -20,7 +20,8 @@ from openilias.models.open_clip_towers import AnyGrid, AnySizeResNet, last_token
 from openilias.models.quiet import first_line, quiet
 from openilias.models.spec import ModelSpec
 from openilias.models.timm_adapter import LastMapOf, patch_of
-from openilias.models.weights import WeightsSource, fit_state, read_state
+from openilias.models.tokenizers import Tokenizer, tokenizer_of
+from openilias.models.weights import WeightsSource, fit_state
 
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's files
@@ -90,15 +91,16 @@ def open_clip_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSourc
             load_weights=weights.hub,
             require_pretrained=weights.hub,
             force_quick_gelu=quick,
+            device=weights.device,
             pretrained_text=False,
             **spec.arguments,
         )
     if weights.file is not None:
-        fit_state(module, _converted(module, read_state(weights.file)), where=weights.file)
-    visual, texts = module.visual, _TextsOf(module, spec)
+        fit_state(module, converted(module, weights.state(weights.file)), where=weights.file)
+    visual, texts = module.visual, OpenClipTexts(module, spec.architecture, weights.tokenizer, model=spec.name)
     if isinstance(visual, open_clip.model.ModifiedResNet):
         resnet = AnySizeResNet(visual)
-        return Network(module, head=resnet, last_map=resnet.last_map, encode_texts=texts)
+        return Network(module, head=resnet, last_map=resnet.last_map, encode_texts=texts, encode_tokens=texts.of_tokens)
     multiple: tuple[int, int]
     last_map: Callable[[Tensor], LastMap]
     if isinstance(visual, open_clip.model.TimmModel):
@@ -114,40 +116,43 @@ def open_clip_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSourc
         last_map=last_map,
         multiple=multiple,
         encode_texts=texts,
+        encode_tokens=texts.of_tokens,
     )
 
 
-class _TextsOf:
-    """The text tower; its tokenizer is made when the first text comes, because some are fetched from the hub."""
+class OpenClipTexts:
+    """The text tower of a model; its tokenizer is made when the first text comes, because some are fetched."""
 
-    def __init__(self, module: Any, spec: ModelSpec) -> None:
+    def __init__(self, module: Any, architecture: str, folder: Path | None, *, model: str) -> None:
+        """``folder`` holds the files of the tokenizer, instead of the hub; ``model`` is for messages."""
         self._module = module
-        self._spec = spec
-        self._tokenizer: Callable[[list[str]], Tensor] | None = None
+        self._architecture = architecture
+        self._folder = folder
+        self._model = model
+        self._tokenizer: Tokenizer | None = None
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer.
+
+        Raises:
+            OpenIliasError: it cannot be fetched or read.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = tokenizer_of(self._architecture, self._folder, model=self._model)
+        return self._tokenizer
 
     def __call__(self, texts: list[str]) -> Tensor:
-        if self._tokenizer is None:
-            self._tokenizer = self._tokens_of()
+        """Return (B, D) of B texts, on the device."""
+        return self.of_tokens(self.tokenizer()(texts))
+
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """Return (B, D) of (B, context) token numbers."""
         device = next(self._module.parameters()).device
-        vectors: Tensor = self._module.encode_text(self._tokenizer(texts).to(device), normalize=False)
+        vectors: Tensor = self._module.encode_text(tokens.to(device), normalize=False)
         return vectors
 
-    def _tokens_of(self) -> Callable[[list[str]], Tensor]:
-        import open_clip
 
-        try:
-            with quiet():
-                tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(self._spec.architecture)
-        except Exception as error:  # whatever its download may raise
-            raise OpenIliasError(
-                f"The tokenizer of {self._spec.name} could not be loaded: {first_line(error)}.",
-                where=self._spec.source,
-                fix="Texts need it: connect to the hub once, or put it into the hub's cache (HF_HOME).",
-            ) from None
-        return tokenizer
-
-
-def _converted(module: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def converted(module: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Bring a state dict to the names of this model, as open_clip does when it loads a file."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from math import isqrt
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -47,12 +48,24 @@ class PositionsOnce:
 class GridPositions:
     """The position embeddings of a network that knows one grid only, for any grid."""
 
-    def __init__(self, table: Callable[[], Tensor], old: tuple[int, int], *, prefix: int, antialias: bool) -> None:
-        """``table`` returns the network's own (P + h * w, C) for its ``old`` (h, w); the first P have no place."""
+    def __init__(
+        self,
+        table: Callable[[], Tensor],
+        old: tuple[int, int] | None,
+        *,
+        prefix: int,
+        antialias: bool = False,
+        offset: float = 0.0,
+    ) -> None:
+        """``table`` returns the network's own (P + h * w, C) for its ``old`` (h, w); the first P have no place.
+
+        Without ``old`` the grid is square. The rest is as in :func:`grid_positions`.
+        """
         self._table = table
         self._old = old
         self._prefix = prefix
         self._antialias = antialias
+        self._offset = offset
         self._kept: dict[Key, Tensor] = {}
 
     def __call__(self, grid: tuple[int, int]) -> Tensor:
@@ -61,14 +74,64 @@ class GridPositions:
         return once(self._kept, (grid, table.dtype, table.device), lambda: self._interpolated(table, grid))
 
     def _interpolated(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
-        places = grid_positions(table[self._prefix :], self._old, grid, antialias=self._antialias)
+        side = isqrt(len(table) - self._prefix)
+        old = self._old or (side, side)
+        places = grid_positions(table[self._prefix :], old, grid, antialias=self._antialias, offset=self._offset)
         return torch.cat([table[: self._prefix], places])
 
 
-def grid_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool) -> Tensor:
-    """Interpolate (h * w, C) position embeddings from the ``old`` (h, w) grid to the ``new`` one, bicubically."""
+class PlacedTokens:
+    """Takes the place of timm's ``_pos_embed``: the positions are interpolated as the model's authors do."""
+
+    def __init__(self, transformer: Any, how: Literal["bicubic", "offset", "antialiased"]) -> None:
+        """``transformer`` is timm's, with learned positions; ``how`` is described at :data:`WAYS`."""
+        antialias, offset = WAYS[how]
+        self._transformer = transformer
+        # Where the class token has a position of its own, it stands first in the table.
+        self._first = 0 if transformer.no_embed_class else transformer.num_prefix_tokens
+        self._positions = GridPositions(
+            lambda: transformer.pos_embed[0],
+            None,
+            prefix=self._first,
+            antialias=antialias,
+            offset=offset,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Put the prefix tokens before (B, h, w, C) tokens and add the positions; return (B, P + h * w, C)."""
+        own, tokens = self._transformer, x.flatten(1, 2)
+        prefix = [
+            part.expand(len(x), -1, -1) for part in (own.cls_token, getattr(own, "reg_token", None)) if part is not None
+        ]
+        positions = self._positions((x.shape[1], x.shape[2]))
+        if self._first:
+            return torch.cat([*prefix, tokens], 1) + positions
+        return torch.cat([*prefix, tokens + positions], 1)
+
+
+WAYS = {"bicubic": (False, 0.0), "antialiased": (True, 0.0), "offset": (False, 0.1)}
+"""Ways to interpolate positions, all bicubic: whether with antialiasing, and what is added to each side of the grid
+when the factor is computed: DINO and DINOv2 without registers interpolate by a factor that is (h + 0.1) / H."""
+
+
+def grid_positions(
+    positions: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool = False, offset: float = 0.0
+) -> Tensor:
+    """Interpolate (h * w, C) position embeddings from the ``old`` (h, w) grid to the ``new`` one, bicubically.
+
+    Args:
+        positions: by rows of the grid.
+        old: the grid they are for.
+        new: the grid they are wanted for; the same grid leaves them alone.
+        antialias: average what is between, when the new grid is smaller.
+        offset: added to the sides of the new grid for the factor alone.
+    """
     if old == new:
         return positions
     grid = positions.float().view(*old, -1).permute(2, 0, 1)[None]
-    resized = F.interpolate(grid, size=new, mode="bicubic", align_corners=False, antialias=antialias)
+    if offset:
+        factors = [(side + offset) / own for side, own in zip(new, old, strict=True)]
+        resized = F.interpolate(grid, scale_factor=factors, mode="bicubic", antialias=antialias)
+    else:
+        resized = F.interpolate(grid, size=new, mode="bicubic", align_corners=False, antialias=antialias)
     return resized[0].flatten(1).T.to(positions.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.protocol import Protocol
 from openilias.models.network import LastMap, Network, tokens_on_grid
-from openilias.models.positions import PositionsOnce
+from openilias.models.positions import PlacedTokens, PositionsOnce
 from openilias.models.spec import ModelSpec
 from openilias.models.weights import WeightsSource
 
@@ -71,9 +71,13 @@ def timm_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) ->
         arguments["act_layer"] = "quick_gelu"
     with weights.building(spec):
         module = create_for_any_size(spec.architecture, pretrained=weights.hub, **arguments)
+    if spec.layout == "unic":
+        _take_size(module, weights)
     heads = cast(dict[str, Any], module.pretrained_cfg or {}).get("classifier") or ()
     weights.load(module, spare=(heads,) if isinstance(heads, str) else tuple(heads))
     multiple = patch_of(module)
+    if spec.positions != "library":
+        cast(Any, module)._pos_embed = PlacedTokens(module, spec.positions)
     return Network(module, head=module, last_map=LastMapOf(module, multiple), multiple=multiple)
 
 
@@ -89,6 +93,12 @@ def create_for_any_size(name: str, *, pretrained: bool = False, **arguments: Any
     if patch_of(module) != (1, 1) and hasattr(module, "_pos_embed"):
         cast(Any, module)._pos_embed = PositionsOnce(cast(Any, module)._pos_embed)
     return module
+
+
+def _take_size(module: Any, weights: WeightsSource) -> None:
+    """Give the network the grid of the file, which its authors do not state."""
+    if weights.file is not None and "pos_embed" in (state := weights.state(weights.file)):
+        module.pos_embed = nn.Parameter(torch.zeros_like(state["pos_embed"]))
 
 
 class LastMapOf:

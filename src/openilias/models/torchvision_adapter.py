@@ -15,7 +15,7 @@ from openilias.core.protocol import Protocol
 from openilias.models.network import LastMap, Network, pad_to, tokens_on_grid
 from openilias.models.positions import GridPositions
 from openilias.models.spec import ModelSpec
-from openilias.models.weights import WeightsSource, fit_state, read_state
+from openilias.models.weights import WeightsSource, fit_state
 
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # heads of GoogLeNet and Inception for training only
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
@@ -65,7 +65,8 @@ def torchvision_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSou
     """
     from torchvision import models
 
-    tag = models.get_model_weights(spec.architecture)[spec.tag]
+    known = models.get_model_weights(spec.architecture)
+    tag = known[spec.tag] if spec.tag else known.DEFAULT
     arguments: dict[str, Any] = dict(spec.arguments)
     if spec.architecture in ("googlenet", "inception_v3"):
         arguments["transform_input"] = True  # torchvision sets it together with the weights only
@@ -78,7 +79,7 @@ def torchvision_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSou
         module: nn.Module = models.get_model(spec.architecture, weights=tag if weights.hub else None, **arguments)
     last = _without_classifier(module)
     if weights.file is not None:
-        state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in read_state(weights.file).items()}
+        state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in weights.state(weights.file).items()}
         fit_state(module, state, where=weights.file, spare=(last, *_AUXILIARY))
     if isinstance(module, models.VisionTransformer):
         return _transformer(module)

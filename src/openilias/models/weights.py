@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import sha256_of
+from openilias.models.flax_files import is_flax, read_flax
+from openilias.models.quiet import first_line
 from openilias.models.spec import ModelSpec
+
+State = dict[str, Tensor]
+_CONTAINERS = ("state_dict", "model_state", "model", "state", "net_state_dict", "student", "stduent")
+"""Under which key published checkpoints hold the weights; the last is how HIER's code spells it."""
+# Options of the training that checkpoints keep beside the weights: a namespace, and arrays in it.
+_PLAIN: list[Any] = [argparse.Namespace, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+_PLAIN += [
+    (np.zeros(0).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct")  # its place in either version of NumPy
+    for core in ("core", "_core")
+]
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from: a local ``file``, a ``seed`` for random ones, or, without either, the library's hub."""
+    """Where weights come from: a local ``file``, a ``seed`` for random ones, or, without either, the library's hub.
+
+    Attributes:
+        file: its weights are loaded.
+        seed: for random weights.
+        renamed: brings the names of the file's tensors to those of the architecture.
+        shapes_only: no numbers at all (PyTorch's meta device): to count parameters and operations.
+        fetched: the file came from the URL of the record.
+        tokenizer: folder of the tokenizer, instead of the hub.
+    """
 
     file: Path | None = None
     seed: int | None = None
+    renamed: Callable[[State], State] | None = None
+    shapes_only: bool = False
+    fetched: bool = False
+    tokenizer: Path | None = None
 
     @property
     def hub(self) -> bool:
         """They are the published ones, which the library fetches."""
-        return self.file is None and self.seed is None
+        return self.file is None and self.seed is None and not self.shapes_only
+
+    @property
+    def device(self) -> str:
+        """Where networks are built."""
+        return "meta" if self.shapes_only else "cpu"
 
     def describe(self, spec: ModelSpec) -> str:
         """Return it in words, for manifests and reports."""
         if self.seed is not None:
             return f"random, seed {self.seed}"
+        if self.fetched:
+            return "url"
         if self.file is None and spec.library == "python":
             return "own code"
         if self.file is None:
@@ -49,7 +84,8 @@ class WeightsSource:
         state = torch.random.get_rng_state()
         torch.manual_seed(self.seed or 0)
         try:
-            yield
+            with torch.device(self.device):
+                yield
         except OpenIliasError:
             raise
         except Exception as error:  # the libraries and their downloads fail in many ways
@@ -67,13 +103,45 @@ class WeightsSource:
     def load(self, network: nn.Module, *, spare: tuple[str, ...] = ()) -> None:
         """Load the file into a network, if there is one, leaving nothing out (:func:`fit_state`)."""
         if self.file is not None:
-            fit_state(network, read_state(self.file), where=self.file, spare=spare)
+            fit_state(network, self.state(self.file), where=self.file, spare=spare)
+
+    def state(self, file: Path) -> State:
+        """Return the state dict of a file, by the names of the architecture.
+
+        Raises:
+            OpenIliasError: it cannot be read.
+        """
+        state = read_state(file)
+        return self.renamed(state) if self.renamed is not None else state
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a ``.safetensors`` or PyTorch file; nothing else in the file is executed.
+def fetch(spec: ModelSpec) -> Path:
+    """Download the weights of a record from its URL into PyTorch's hub cache, once; return the file.
 
-    Checkpoints that wrap it in ``state_dict``, ``model`` or ``state`` are unwrapped.
+    Raises:
+        OpenIliasError: it cannot be reached, or another file came than the record says.
+    """
+    url = str(spec.url)
+    target = Path(torch.hub.get_dir()) / "checkpoints" / f"{spec.name}-{url.rpartition('/')[2]}"
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=spec.weights_sha256, progress=False)
+    except Exception as error:  # whatever a download may raise, a wrong digest among it
+        raise OpenIliasError(
+            f"The weights of {spec.name} could not be fetched: {first_line(error)}.",
+            where=url,
+            fix="Download the file elsewhere and give it with --weights FILE.",
+        ) from None
+    return target
+
+
+def read_state(path: Path) -> State:
+    """Read a state dict from a ``.safetensors``, flax or PyTorch file; nothing in the file is executed.
+
+    Checkpoints that wrap it in a dictionary (``state_dict``, ``model``, ``model_state``, ...) are unwrapped; the tree
+    of a flax file becomes names with slashes.
 
     Raises:
         OpenIliasError: the file is missing or holds no state dict.
@@ -84,15 +152,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            loaded: dict[str, Tensor] = load_file(path)
+            loaded: State = load_file(path)
             return loaded
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if is_flax(path):
+            return read_flax(path)
+        with torch.serialization.safe_globals(_PLAIN):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OpenIliasError:
+        raise
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, Exception) as error:
         # Torch advises to load what it refuses all the same.
         refused = isinstance(error, pickle.UnpicklingError)
         reason = "it is no file of plain tensors" if refused else f"{error}".rstrip(".")
         raise OpenIliasError(f"This weights file cannot be read: {reason}.", where=path) from None
-    for key in ("state_dict", "model", "state"):
+    for key in _CONTAINERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):

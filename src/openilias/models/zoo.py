@@ -1,102 +1,47 @@
-"""The records of known models, and loading any model by name."""
+"""Any model by name: its record, and the loaded thing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.models.backbone import Backbone
+from openilias.models.record import find_record
 from openilias.models.spec import Library, ModelSpec
 
 if TYPE_CHECKING:
     from openilias.models.network import Network
     from openilias.models.weights import WeightsSource
 
-_HALF = (0.5, 0.5, 0.5)
 
-ZOO: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec(
-            name="sift_vlad",
-            library="sift_vlad",
-            architecture="RootSIFT + VLAD + PCA whitening",
-            weights="fit",
-            train_resolution=724,
-            test=724,
-            licence="Apache-2.0",
-            source="fitted on your own images: ilias models fit sift_vlad",
-        ),
-        ModelSpec(
-            name="mobilenetv2_100.tf_in1k",
-            library="timm",
-            architecture="mobilenetv2_100",
-            arguments={"pad_type": "same"},
-            weights="file",
-            weights_sha256="d92e1936f1dcc7dc8662df66a41e551aace11939a7aa7750e6abf91202adee3c",
-            mean=_HALF,
-            std=_HALF,
-            pooling="gem",
-            licence="Apache-2.0",
-            source="TensorFlow slim, MobileNetV2 1.0 224 (tflite_11_05_08), ImageNet-1k",
-        ),
-        ModelSpec(
-            name="tf_efficientnet_lite0.features",
-            library="timm",
-            architecture="tf_efficientnet_lite0",
-            weights="file",
-            weights_sha256="94d54fb578fb60702859b8651b1ffa461094e8b7c75883e3c7e278c9a55b2316",
-            mean=(127 / 255,) * 3,
-            std=(128 / 255,) * 3,
-            pooling="gem",
-            licence="Apache-2.0",
-            source="TensorFlow Hub feature vector EfficientNet-Lite0, ImageNet-1k",
-        ),
-        ModelSpec(
-            name="resnet50.tv_in1k",
-            library="timm",
-            architecture="resnet50.tv_in1k",
-            licence="bsd-3-clause",
-            source="https://huggingface.co/timm/resnet50.tv_in1k",
-        ),
-        ModelSpec(
-            name="vit_base_patch14_dinov2.lvd142m",
-            library="timm",
-            architecture="vit_base_patch14_dinov2.lvd142m",
-            train_resolution=518,
-            licence="apache-2.0",
-            source="https://huggingface.co/timm/vit_base_patch14_dinov2.lvd142m",
-        ),
-        ModelSpec(
-            name="vit_large_patch16_siglip_384.webli",
-            library="timm",
-            architecture="vit_large_patch16_siglip_384.webli",
-            train_resolution=384,
-            mean=_HALF,
-            std=_HALF,
-            licence="apache-2.0",
-            source="https://huggingface.co/timm/ViT-L-16-SigLIP-384",
-        ),
-    )
-}
-"""Models by name. Others go by ``LIBRARY:NAME``; a plain name that is not here is one of timm."""
+@dataclass(frozen=True)
+class TextFiles:
+    """Local files of a text tower: its ``weights``, and the folder of its ``tokenizer``."""
+
+    weights: Path | None = None
+    tokenizer: Path | None = None
+
+
+_FROM_THE_HUB = TextFiles()
 
 
 def find_model(name: str) -> ModelSpec:
     """Return the record of a model.
 
     Args:
-        name: of the zoo; ``timm:NAME`` or a plain timm name; ``torchvision:NAME``; ``open_clip:NAME/TAG``; ``hf:NAME``
-            or ``hf:FOLDER``; ``path.py:function``, your own code.
+        name: of the zoo, ours or the paper's; ``timm:NAME`` or a plain timm name; ``torchvision:NAME``;
+            ``open_clip:NAME/TAG``; ``hf:NAME`` or ``hf:FOLDER``; ``path.py:function``, your own code.
 
     Raises:
         OpenIliasError: nobody knows it.
     """
-    if name.removeprefix("timm:") in ZOO:
-        return ZOO[name.removeprefix("timm:")]
+    record = find_record(name)
+    if record is not None:
+        return record.model
     library, colon, rest = name.partition(":")
     if library.endswith(".py") and colon:
         from openilias.models.python_adapter import python_spec
@@ -125,6 +70,7 @@ def load_model(
     *,
     weights: Path | None = None,
     random_weights: int | None = None,
+    text: TextFiles = _FROM_THE_HUB,
     device: str = "cpu",
 ) -> Backbone:
     """Load a model and bind it to a protocol.
@@ -134,6 +80,7 @@ def load_model(
         protocol: what it leaves open is filled in from the record.
         weights: a local file instead of the published weights.
         random_weights: a seed: no weights at all, for trying things out.
+        text: local files of the text tower.
         device: ``cpu``, ``cuda``, ``mps``.
 
     Raises:
@@ -159,9 +106,42 @@ def load_model(
     from openilias.models.network import TorchBackbone
     from openilias.models.weights import WeightsSource
 
-    source = WeightsSource(weights, random_weights)
+    source = _source(spec, weights, random_weights, text)
     network = _builder(spec.library)(spec, spec.resolve(protocol), source)
+    if spec.text is not None:
+        from openilias.models.text_towers import PairedTexts
+
+        of_texts = WeightsSource(text.weights, random_weights, tokenizer=text.tokenizer)
+        paired = PairedTexts(spec, spec.text.taken(protocol), of_texts, device)
+        network = replace(network, encode_texts=paired, encode_tokens=paired.of_tokens, text_digest=paired.digest)
+    elif text.weights is not None or (text.tokenizer is not None and network.encode_texts is None):
+        raise OpenIliasError(
+            f"{spec.name} has no text tower of its own file.", fix="Leave --text-weights and --tokenizer out."
+        )
     return TorchBackbone(spec, protocol, network, weights_from=source.describe(spec), device=device)
+
+
+def outline(spec: ModelSpec, protocol: Protocol) -> Network:
+    """Return the network of a record without any numbers in it: its tensors have shapes only.
+
+    Raises:
+        OpenIliasError: its library cannot build it, or it is none of PyTorch.
+    """
+    from openilias.models.weights import WeightsSource
+
+    if spec.library in ("sift_vlad", "python", "hf"):
+        raise OpenIliasError(f"{spec.name} cannot be outlined.", fix="Load it.")
+    return _builder(spec.library)(spec, spec.resolve(protocol), WeightsSource(shapes_only=True))
+
+
+def _source(spec: ModelSpec, weights: Path | None, random_weights: int | None, text: TextFiles) -> WeightsSource:
+    from openilias.models.checkpoints import LAYOUTS
+    from openilias.models.weights import WeightsSource, fetch
+
+    renamed = LAYOUTS[spec.layout] if spec.layout else None
+    if spec.weights == "url" and weights is None and random_weights is None:
+        return WeightsSource(fetch(spec), renamed=renamed, fetched=True, tokenizer=text.tokenizer)
+    return WeightsSource(weights, random_weights, renamed=renamed, tokenizer=text.tokenizer)
 
 
 def _builder(library: Library) -> Callable[[ModelSpec, Protocol, WeightsSource], Network]:
@@ -171,6 +151,8 @@ def _builder(library: Library) -> Callable[[ModelSpec, Protocol, WeightsSource],
         from openilias.models.open_clip_adapter import open_clip_network as build
     elif library == "hf":
         from openilias.models.hf_adapter import hf_network as build
+    elif library == "own":
+        from openilias.models.own_networks import own_network as build
     elif library == "python":
         from openilias.models.python_adapter import python_network as build
     else:

@@ -37,6 +37,7 @@ PROTOCOL_MEANING = {
     "positive_boxes": "likewise of the positives",
     "scales": "factors of the size at which an image is described; the descriptors are averaged",
     "rotations": "angles, in degrees, at which an image is described; likewise",
+    "combine": "how the descriptors of several views become one",
     "views": "whose scales and rotations these are: of all images, or of the queries",
     "pooling": "how the network's output becomes one vector: head = as it returns it, or cls, gap, mac, gem, rmac, "
     "rgem",

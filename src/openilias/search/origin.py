@@ -9,10 +9,10 @@ from openilias.core.fingerprints import differences
 from openilias.descriptors.official import FORMAT
 from openilias.descriptors.store import DescriptorStore
 
-_VIEWS = ("scales", "rotations")
+_VIEWS = ("scales", "rotations", "combine")
 _OF_A_PARTITION = ("query_boxes", "positive_boxes", *_VIEWS, "views")
 """Fields of the protocol in which partitions may differ: each store states those that concern its own."""
-_ONE_VIEW = {"scales": [1.0], "rotations": [0]}
+_ONE_VIEW = {"scales": [1.0], "rotations": [0], "combine": "mean"}
 
 
 def common_origin(queries: list[DescriptorStore], database: list[DescriptorStore]) -> dict[str, Any]:
