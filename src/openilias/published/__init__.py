@@ -1,1 +1,12 @@
 """The numbers of the ILIAS paper as data, with errata. Imports nothing; imported by ``report``."""
+
+from openilias.published.global_models import (
+    Erratum,
+    ImageRow,
+    TextRow,
+    errata,
+    image_rows,
+    text_rows,
+)
+
+__all__ = ["Erratum", "ImageRow", "TextRow", "errata", "image_rows", "text_rows"]
