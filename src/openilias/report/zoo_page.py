@@ -27,8 +27,8 @@ Any other model of timm, torchvision, open_clip or transformers goes by the name
 - **pooled**: what the descriptor is made of, before a projection if the model has one.
 - **mAP** is the paper's mAP@1k in percent: image-to-image with 100M distractors, with 5M and 100M after linear
   adaptation (†), and text-to-image with 100M. Nothing else here is a result.
-- **weights**: `hub` and `url` are fetched when they are needed, `file` is given with `--weights FILE`, `fit` is fitted on
-  your own images; *on request*: not published, ask the authors.
+- **weights**: `hub` and `url` are fetched when they are needed, `file` is given with `--weights FILE`, `fit` is fitted
+  on your own images; *on request*: not published, ask the authors.
 """
 _HEADER = (
     "model",
