@@ -44,3 +44,8 @@ def test_every_image_text_row_has_texts() -> None:
         record = find_record(row.checkpoint)
         assert record is not None
         assert record.describes_texts, row.checkpoint
+
+
+def test_more_distractors_are_never_easier() -> None:
+    assert all(row.map_100m_adapted < row.map_5m_adapted for row in image_rows())
+    assert all(row.map_100m < row.map_5m for row in text_rows())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from openilias.models.record import Record, find_record, records
-from openilias.models.tokenizers import BUILT_IN
 from openilias.published import ImageRow, TextRow, errata, image_rows, text_rows
 
 _INTRODUCTION = """# The zoo
@@ -20,13 +20,14 @@ for; the paper's own names, in small print where they differ, do too:
 
 Any other model of timm, torchvision, open_clip or transformers goes by the name of its library, without a record.
 
-- **px**: longer side of the images in training and in testing. The rule for testing: trained at up to 288 pixels: 384;
-  299 to 384: 512; from 512 on: 724 (section 4 of the paper).
+- **train px**, **test px**: longer side of the images. The rule for testing (section 4 of the paper): below 299 pixels
+  in training: 384; below 512: 512; from 512 on: 724.{exceptions}
 - **dims**, **M params**, **GFLOPs** are measured: the length of a descriptor, the parameters of the image tower in
   millions, and 10^9 multiply-adds to describe one picture of 500 x 375 pixels at test resolution.
 - **pooled**: what the descriptor is made of, before a projection if the model has one.
 - **mAP** is the paper's mAP@1k in percent: image-to-image with 100M distractors, with 5M and 100M after linear
-  adaptation (†), and text-to-image with 100M. Nothing else here is a result.
+  adaptation (†), and text-to-image with 100M; with 5M it stands beside the text towers. Nothing else here is a result.
+  ‡: the paper prints another value in its Table G or H, see the [errata](#errata-of-tables-g-and-h).
 - **weights**: `hub` and `url` are fetched when they are needed, `file` is given with `--weights FILE`, `fit` is fitted
   on your own images; *on request*: not published, ask the authors.
 """
@@ -34,7 +35,8 @@ _HEADER = (
     "model",
     "year",
     "kind",
-    "px",
+    "train px",
+    "test px",
     "dims",
     "M params",
     "GFLOPs",
@@ -47,6 +49,8 @@ _HEADER = (
     "weights",
 )
 _FOR_RETRIEVAL = ("gldv2", "sop", "uned")
+_PRINTED = {"map1k_5m_no_adapt_MISALIGNED": "5M, without adaptation", "train_res": "train res", "test_res": "test res"}
+_SPECIAL = re.compile(r"[&<>*`~|\[\]\\]|\b_|_\b")
 Row = TypeVar("Row", ImageRow, TextRow)
 
 
@@ -56,13 +60,16 @@ def zoo_page() -> str:
     everything = list(records().values())
     known = [record for record in everything if record.name in images]
     others = [record for record in everything if record.name not in images]
-    parts = [_INTRODUCTION.format(others=len(others), example="vit_large_patch16_siglip_384.webli")]
+    exceptions = "".join(f" `{r.name}` is tested at {r.model.test}." for r in known if r.model.test is not None)
+    example = "vit_large_patch16_siglip_384.webli"
+    parts = [_INTRODUCTION.format(others=len(others), example=example, exceptions=exceptions)]
+    marked = _marked()
     for title, chosen in _groups(known, others):
         ordered = sorted(chosen, key=_rank(images))
-        rows = [_row(record, images.get(record.name), texts.get(record.name)) for record in ordered]
+        rows = [_row(record, images.get(record.name), texts.get(record.name), marked) for record in ordered]
         parts.append(f"## {title}\n\n{_table(_HEADER, rows)}")
-    parts.append("## Text towers\n\n" + _text_towers(everything))
-    parts.append("## Notes\n\n" + "\n".join(f"- `{r.name}`: {r.note}" for r in everything if r.note) + "\n")
+    parts.append("## Text towers\n\n" + _text_towers(everything, texts))
+    parts.append("## Notes\n\n" + _notes(everything))
     parts.append("## Publications\n\n" + _citations(everything))
     parts.append("## Errata of Tables G and H\n\n" + _errata())
     return "\n".join(parts)
@@ -110,15 +117,25 @@ def _rank(images: Mapping[str, ImageRow]) -> Callable[[Record], tuple[float, int
     return rank
 
 
-def _row(record: Record, image: ImageRow | None, text: TextRow | None) -> list[str]:
-    name = f"`{record.name}`" + "".join(f"<br><small>{other}</small>" for other in record.also)
+def _marked() -> frozenset[tuple[str, str]]:
+    """Return (name of the record, column) of what the paper prints otherwise."""
+    found = ((find_record(one.row), one.column) for one in errata() if one.row != "*")
+    return frozenset((record.name, column) for record, column in found if record is not None)
+
+
+def _row(record: Record, image: ImageRow | None, text: TextRow | None, marked: frozenset[tuple[str, str]]) -> list[str]:
+    def value(number: int, column: str) -> str:
+        return f"{number} ‡" if (record.name, column) in marked else f"{number}"
+
+    name = f"`{record.name}`" + "".join(f"<br><small>{_plain(other)}</small>" for other in record.also)
     spec = record.model
     return [
         name,
         str(record.year),
-        record.kind,
-        f"{spec.train_resolution} → {spec.test_resolution}",
-        str(record.dims),
+        _plain(record.kind),
+        value(spec.train_resolution, "train_res"),
+        value(spec.test_resolution, "test_res"),
+        value(record.dims, "dims"),
         f"{record.parameters / 1e6:.1f}" if record.parameters else "",
         f"{record.gflops:.1f}" if record.gflops else "",
         record.descriptor,
@@ -126,34 +143,61 @@ def _row(record: Record, image: ImageRow | None, text: TextRow | None) -> list[s
         f"{image.map_5m_adapted:.1f}" if image else "",
         f"{image.map_100m_adapted:.1f}" if image else "",
         f"{text.map_100m:.1f}" if text else "",
-        spec.licence or "not stated",
+        _plain(spec.licence or "not stated"),
         "on request" if record.available == "on request" else spec.weights,
     ]
 
 
-def _text_towers(everything: Iterable[Record]) -> str:
+def _text_towers(everything: Iterable[Record], texts: Mapping[str, TextRow]) -> str:
     rows = []
     for record in everything:
         if record.text_parameters is not None:
-            tower = record.model.text
-            where = f"{tower.architecture} / {tower.tag}" if tower else f"{record.model.architecture}, with the images"
-            tokenizer = BUILT_IN if record.tokenizer == BUILT_IN else f"`{record.tokenizer}`"
-            size = f"{record.text_parameters / 1e6:.1f}"
-            rows.append([f"`{record.name}`", where, size, str(record.context), tokenizer])
-    header = ("model", "in open_clip", "M params", "longest text, tokens", "tokenizer")
+            # Without a tower of its own the architecture describes texts itself.
+            tower, row = record.model.text or record.model, texts.get(record.name)
+            rows.append(
+                [
+                    f"`{record.name}`",
+                    f"`{tower.architecture}`",
+                    f"`{tower.tag}`",
+                    f"{record.text_parameters / 1e6:.1f}",
+                    str(record.context),
+                    f"`{record.tokenizer}`" if "/" in str(record.tokenizer) else str(record.tokenizer),
+                    f"{row.map_5m:.1f}" if row else "",
+                    f"{row.map_100m:.1f}" if row else "",
+                ]
+            )
+    header = (
+        "model",
+        "in open_clip",
+        "tag",
+        "M params",
+        "longest text, tokens",
+        "tokenizer",
+        "t2i 5M",
+        "t2i 100M",
+    )
     return (
-        "Texts are described by the tower that was trained with the images. A tokenizer that is not built in is fetched"
-        " once, or read from `--tokenizer FOLDER`.\n\n" + _table(header, rows)
+        "Texts are described by the tower that was trained with the images; models that are not in this table describe"
+        " images only. A tokenizer that is not built in is fetched once, or read from `--tokenizer FOLDER`.\n\n"
+        + _table(header, rows)
     )
 
 
-def _citations(everything: Iterable[Record]) -> str:
-    families: dict[str, list[str]] = {}
+def _notes(everything: Iterable[Record]) -> str:
+    names: dict[str, list[str]] = {}
     for record in everything:
-        families.setdefault(record.citation, [])
-        if record.family not in families[record.citation]:
-            families[record.citation].append(record.family)
-    return "\n".join(f"- {', '.join(names)}: {citation}." for citation, names in families.items()) + "\n"
+        if record.note:
+            names.setdefault(record.note, []).append(f"`{record.name}`")
+    return "".join(f"- {', '.join(models)}: {_plain(note)}\n" for note, models in names.items())
+
+
+def _citations(everything: Iterable[Record]) -> str:
+    families: dict[str, dict[str, None]] = {}
+    for record in everything:
+        families.setdefault(record.family, {}).update(dict.fromkeys(record.citation.split("; ")))
+    return "".join(
+        f"- **{_plain(family)}**: {_plain('; '.join(citations))}.\n" for family, citations in families.items()
+    )
 
 
 def _errata() -> str:
@@ -161,10 +205,10 @@ def _errata() -> str:
         [
             one.table,
             "all rows" if one.row == "*" else f"`{one.row}`",
-            f"`{one.column}`",
+            _PRINTED.get(one.column, one.column),
             one.printed,
             one.right,
-            one.why,
+            _plain(one.why),
         ]
         for one in errata()
     ]
@@ -174,3 +218,8 @@ def _errata() -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown takes as it is, within tables too."""
+    return _SPECIAL.sub(lambda found: f"&#{ord(found.group())};", text)
