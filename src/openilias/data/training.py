@@ -83,13 +83,14 @@ def _is_inside(item: str) -> bool:
     return not ({"", ".", ".."} & set(parts) or "\\" in item or "\0" in item or PurePosixPath(item).is_absolute())
 
 
-def read_training_set(source: Path, *, root: Path | None = None) -> TrainingSet:
+def read_training_set(source: Path, *, root: Path | None = None, images: bool = True) -> TrainingSet:
     """Read a training set.
 
     Args:
         source: ``labels.parquet`` (columns id, label, domain), a folder that holds one, or a text list of lines
             ``path,label,domain``.
         root: the folder that the ids are paths in; by default that of the file.
+        images: whether the images must be there; their labels alone are enough where they are described already.
 
     Raises:
         OpenIliasError: no such file, missing columns, nulls, malformed lines, no images, doubled ids, ids that lead
@@ -110,7 +111,7 @@ def read_training_set(source: Path, *, root: Path | None = None) -> TrainingSet:
         made = TrainingSet(path.parent if root is None else Path(root), ids, labels, domains)
     except OpenIliasError as error:
         raise OpenIliasError(error.what, where=path, fix=error.fix) from None
-    missing = [item for item in made.ids if not _is_file(made.path_of(item))]
+    missing = [item for item in made.ids if not _is_file(made.path_of(item))] if images else []
     if missing:
         raise OpenIliasError(
             f"{len(missing)} of {len(made)} images are not there: {first_few(missing)}.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from openilias.core.files import atomic_path, owned, remove_leftovers_of, remove_temporaries, temporary_of
+from openilias.core.files import atomic_path
 from openilias.core.progress import tell
+from openilias.core.resume import kept_state
 
-_KEY = "5ea7c4"  # of the folder: one for all searches that make one output, so that they meet
 _EVERY_SECONDS, _SHARE = 5.0, 20
 
 
@@ -72,15 +71,5 @@ def resumed_search(out: Path, key: str) -> Iterator[Checkpoint]:
     Raises:
         OpenIliasError: another process is making this output.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = temporary_of(out, _KEY)
-    folder.mkdir(exist_ok=True)
-    try:
-        with owned(folder, output=out):
-            remove_temporaries(folder)
-            yield Checkpoint(folder / f"{key}.npz")
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-    remove_leftovers_of(out)
+    with kept_state(out, f"{key}.npz") as path:
+        yield Checkpoint(path)
