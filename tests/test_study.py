@@ -95,4 +95,3 @@ def test_a_study_from_the_command_line(tiny_root: Path, tmp_path: Path, ilias: I
     done = ilias("run", "ready:resolution", *out, "--set", "protocol.q=3")
     assert done.code == 2
     assert "protocol.q" in done.err
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -193,6 +194,7 @@ def _check_zoo(family: str | None, seed: int, device: str, json: Path | None) ->
     width, failed, results = max(len(record.name) for record in chosen), 0, []
     say(f"{'model':<{width}}  {'dims':>5}  {'M params':>8}  {'seconds':>7}  texts      result")
     for record in chosen:
+        gc.collect()  # the network before refers to itself: two large ones would not fit
         try:
             found = check_record(record, seed=seed, device=device)
         except OpenIliasError as error:
