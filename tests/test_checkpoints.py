@@ -108,7 +108,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 def test_the_size_of_unic_is_that_of_its_file(tmp_path: Path) -> None:
     state = tensors(by_name("unic_l"))
-    for grid in (16, 24):
+    for grid in (24,):  # the architecture has 16
         state["module.encoder.pos_embed"] = torch.randn(1, grid * grid + 1, 1024)
         torch.save({"model": state, "args": argparse.Namespace()}, tmp_path / "unic.pth")
         backbone = load_model(find_model("unic_l"), Protocol(resolution=70), weights=tmp_path / "unic.pth")
@@ -192,3 +192,58 @@ def test_fitting_says_what_is_of_another_shape() -> None:
     layer = torch.nn.Linear(3, 2)
     with pytest.raises(OpenIliasError, match=r"1 of another shape: weight \(2, 4\) instead of \(2, 3\)"):
         fit_state(layer, {"weight": torch.ones(2, 4), "bias": torch.ones(2)}, where=Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({0: torch.ones(2)}, "no plain tensors with names: 0"),
+        ({"pos_embed": torch.ones(2).to_sparse()}, "no plain tensors with names: pos_embed"),
+        ({"pos_embed": torch.ones(2, dtype=torch.complex64)}, "no plain tensors"),
+        ({"pos_embed": torch.ones(1).half().expand(10**15)}, "no plain tensors"),
+        ({"register_tokens": torch.ones(1, 4, 384)}, "not laid out as published: KeyError"),
+        ({"register_tokens": torch.ones(1, 4, 384), "pos_embed": torch.ones(3)}, "not laid out as published"),
+    ],
+)
+def test_odd_files_are_refused_with_their_name(state: dict[Any, Any], message: str, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(OpenIliasError, match=message) as caught:
+        load_model(find_model("dinov2_vits14_reg"), Protocol(resolution=56), weights=tmp_path / "odd.pth")
+    assert caught.value.where == str(tmp_path / "odd.pth")
+    assert caught.value.fix
+
+
+def test_numbers_of_another_type_are_refused(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(3, 2)
+    state = {"weight": torch.ones(2, 3, dtype=torch.int8), "bias": torch.ones(2, dtype=torch.float16)}
+    with pytest.raises(OpenIliasError, match=r"1 of another type: weight torch\.int8"):
+        fit_state(layer, state, where=tmp_path)
+    fit_state(layer, state | {"weight": torch.ones(2, 3, dtype=torch.bfloat16)}, where=tmp_path)
+    assert layer.weight.dtype == torch.float32
+
+
+def test_a_download_that_was_cut_off_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = saved(by_name("dinov2_vits14"), tmp_path / "published.pth")
+    whole = source.read_bytes()
+    source.write_bytes(whole[:1000])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    spec = find_model("dinov2_vits14").model_copy(update={"url": source.as_uri()})
+    with pytest.raises(OpenIliasError, match="could not be fetched: This weights file cannot be read"):
+        load_model(spec, Protocol(resolution=56))
+    assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
+    source.write_bytes(whole)
+    load_model(spec, Protocol(resolution=56))
+    kept = next(path for path in (tmp_path / "hub").rglob("*") if path.is_file())
+    known = spec.model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(OpenIliasError, match="not the published file") as caught:
+        load_model(known, Protocol(resolution=56))
+    assert caught.value.where == str(kept)
+
+
+@pytest.mark.parametrize("shape", [(1, 55, 8), (2, 50, 8), (1, 1, 8), (7,), (1, 50, 9)])
+def test_a_table_of_positions_that_is_none(shape: tuple[int, ...], tmp_path: Path) -> None:
+    spec = find_model("unic_l").model_copy(update={"arguments": {"depth": 1, "embed_dim": 8, "num_heads": 2}})
+    torch.save({"model": {"module.encoder.pos_embed": torch.ones(shape)}}, tmp_path / "unic.pth")
+    with pytest.raises(OpenIliasError, match="no square grid of 8") as caught:
+        load_model(spec, Protocol(), weights=tmp_path / "unic.pth")
+    assert caught.value.where == str(tmp_path / "unic.pth")

@@ -14,7 +14,7 @@ from openilias.evaluate.results import read_evaluation
 
 Ilias = Callable[..., object]
 COMMANDS = [
-    "demo", "run", "extract", "search", "merge", "adapt apply", "evaluate", "report",
+    "demo", "run", "extract", "search", "merge", "adapt apply", "adapt train", "evaluate", "report",
     "models list", "models show", "models check", "models fit", "build synth", "build sheet",
     "data verify", "data write", "data stats", "data inspect",
     "data convert", "data compare",
@@ -236,3 +236,34 @@ def test_a_full_disk_is_a_message(ilias: Ilias, tmp_path: Path, monkeypatch: pyt
     assert outcome.code == 2
     assert "No space left on device" in outcome.err
     assert "somewhere" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Give the name of one model, or --all"),
+        (("resnet18", "--all"), "Give the name of one model, or --all"),
+        (("--all", "--family", "hier", "--resolution", "7"), "by its own protocol"),
+        (("--all", "--family", "hier", "--scales", "x,y"), "by its own protocol"),
+        (("--all", "--family", "nothing"), "No family has 'nothing'"),
+        (("resnet18", "--family", "x"), "--family belongs to --all"),
+        (("resnet18", "--random-weights", "0", "--tokenizer", "."), "no text tower"),
+        (("sift_vlad", "--tokenizer", "."), "takes no tokenizer"),
+    ],
+)
+def test_checks_refuse_what_they_would_not_do(ilias: Ilias, arguments: tuple[str, ...], message: str) -> None:
+    done = ilias("models", "check", *arguments)
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_the_zoo_is_listed_by_what_one_can_afford(ilias: Ilias, tmp_path: Path) -> None:
+    chosen = ("models", "list", "--t2i", "--max-params", "100", "--sort", "gflops", "--json", tmp_path / "zoo.json")
+    assert ilias(*chosen).code == 0
+    models = json.loads((tmp_path / "zoo.json").read_text())["models"]
+    assert len(models) > 10
+    assert all(model["text_parameters"] and model["parameters"] <= 100e6 for model in models)
+    assert [model["gflops"] for model in models] == sorted(model["gflops"] for model in models)
+    done = ilias("models", "show", "convnext_base_clip_laion2b.augreg")  # the paper's name
+    assert "convnext_base.clip_laion2b_augreg" in done.out
+    assert ilias("models", "check", "--all", "--family", "mobilenetv2").code == 0

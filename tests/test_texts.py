@@ -1,8 +1,7 @@
-"""Text towers of the records: against open_clip itself, tokenizers, digests, and text queries searched among images."""
+"""Text towers of the zoo: against open_clip itself, their tokenizers, their local files, and texts in a search."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,191 +11,279 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.tokenizer import HFTokenizer
+from torch import Tensor
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import Benchmark
 from openilias.descriptors.extract import extract
+from openilias.models.backbone import Backbone
 from openilias.models.record import records
-from openilias.models.text_towers import PairedTexts, text_tower
-from openilias.models.tokenizers import BUILT_IN, tokenizer_name
-from openilias.models.weights import WeightsSource
-from openilias.models.zoo import TextFiles, find_model, load_model
+from openilias.models.spec import ModelSpec
+from openilias.models.tokenizers import tokenizer_of
+from openilias.models.zoo import TextFiles, load_model
+from openilias.search.origin import common_origin
 from openilias.search.stores import search
 
-CLIP, SIGLIP = "vit_base_patch16_clip_224.openai", "vit_base_patch16_siglip_224.webli"
-TEXTS = ["a photo of a red cup", "Tower of Hanoi, wooden.\n", ""]
-SMALL = Protocol(resolution=32)
+TEXTS = ["a red cup\n", "A CUP, with a handle; it's 10 cm high", "x " * 100, ""]
+CLIP = "vit_base_patch16_clip_224.openai"
+SIGLIP = "vit_base_patch16_siglip_224.webli"
+SMALL = {"image_size": 32, "patch_size": 32, "layers": 1, "width": 64, "head_width": 64}
+"""An image tower that nobody asks."""
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def spec_of(name: str, **arguments: Any) -> ModelSpec:
+    """The record with a short image tower: its texts are wanted here."""
+    model = records()[name].model
+    short = {"depths": [1, 1, 1, 1]} if name.startswith("convnext") else {"depth": 1}
+    return model.model_copy(update={"arguments": model.arguments | short | arguments})
+
+
+def load(name: str, *, seed: int = 0, compat: str = "paper", **text: Path) -> Backbone:
+    protocol = Protocol.model_validate({"resolution": 32, "compat": compat, "dtype": "float32"})
+    return load_model(spec_of(name), protocol, random_weights=seed, text=TextFiles(**text))
+
+
+@torch.no_grad()
+def tower(architecture: str, *, quick: bool = False, seed: int = 1, **images: Any) -> Any:
+    """open_clip's own model, with numbers that all matter."""
+    torch.manual_seed(seed)
+    module: Any = open_clip.create_model(architecture, force_quick_gelu=quick, **images).eval()
+    for name, value in module.named_parameters():
+        if value.ndim < 2 and value.numel() > 1:
+            noise = torch.randn(value.shape)
+            value.copy_(0.1 * noise if name.endswith("bias") else 1 + 0.2 * noise)
+        value.copy_(value.half())  # so that half a file is the whole of it
+    return module
+
+
+def saved(module: Any, path: Path, *, whole: bool = False) -> Path:
+    state = module.state_dict()
+    torch.save({name: v.half() for name, v in state.items() if whole or not name.startswith("visual.")}, path)
+    return path
+
+
+@torch.no_grad()
+def described(module: Any, tokens: Tensor) -> np.ndarray:
+    return F.normalize(module.encode_text(tokens), dim=-1).numpy()
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer of some words, as those of the hub have it."""
-    return tokenizer_folder(tmp_path_factory.mktemp("tokenizers") / "words", 40)
+def clip() -> Any:
+    return tower("ViT-B-16", quick=True)
 
 
-def tokenizer_folder(folder: Path, first: int) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+@pytest.fixture(scope="module")
+def clip_file(clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint of open_clip, the image tower too."""
+    return saved(clip, tmp_path_factory.mktemp("clip") / "open_clip.pt", whole=True)
 
-    names = ["<pad>", "<eos>", "<unk>"]
-    vocabulary = {name: number for number, name in enumerate(names)}
-    for number, word in enumerate("a photo of red cup tower hanoi wooden".split()):
-        vocabulary[word] = first + number
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
-    tokenizer.save_pretrained(folder)
+
+def made_tokenizer(folder: Path, *, first: int = 0) -> Path:
+    """A real tokenizer of few words; those that a text begins with have the numbers from ``first`` on."""
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    vocabulary = {"<pad>": 1, "</s>": 2, "<unk>": 3, "cup": 4, "red": 5, "handle": 6, "high": 7, "x": 8, "10": 9}
+    vocabulary |= {"a": first + 10, "with": first + 11, "photo": first + 12}
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    fast.normalizer = tokenizers.normalizers.Lowercase()
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **special).save_pretrained(folder)
     return folder
 
 
-def open_clip_vectors(architecture: str, quick: bool, state: dict[str, torch.Tensor], tokens: torch.Tensor) -> Any:
-    images = {"image_size": 32, "patch_size": 32, "layers": 1, "width": 64}  # not looked at
-    model: Any = open_clip.create_model(architecture, force_quick_gelu=quick, vision_cfg=images).eval()
-    model.load_state_dict(state, strict=False)
-    with torch.no_grad():
-        return F.normalize(model.encode_text(tokens)).numpy()
+@pytest.fixture
+def unfilled(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What is read from a file needs no numbers before; making them takes most of the time."""
+
+    def forget() -> None:
+        for fill in ("kaiming_uniform_", "uniform_", "normal_", "trunc_normal_"):
+            monkeypatch.setattr(torch.nn.init, fill, lambda tensor, *of, **more: tensor.detach().fill_(0.01))
+
+    return forget
 
 
-@pytest.mark.parametrize("name", [CLIP, "fastvit_mci0.apple_mclip2_dfndr2b"])
-def test_texts_equal_those_of_open_clip(name: str) -> None:
-    spec = find_model(name)
-    assert spec.text is not None
-    backbone = load_model(spec, SMALL, random_weights=3)
-    tower = text_tower(spec.text, WeightsSource(seed=3), model=spec)
-    tokens = open_clip.get_tokenizer(spec.text.architecture)(TEXTS)
-    assert tokens.shape[1] == records()[name].context
-    expected = open_clip_vectors(spec.text.architecture, spec.quick_gelu, tower.state_dict(), tokens)
-    found = backbone.encode_texts(TEXTS)
-    assert np.abs(found - expected).max() < 1e-5
-    if spec.quick_gelu:
-        plain = open_clip_vectors(spec.text.architecture.removesuffix("-quickgelu"), False, tower.state_dict(), tokens)
-        assert np.abs(found - plain).max() > 1e-4
-
-
-def test_a_tokenizer_of_a_folder(words: Path) -> None:
-    spec = find_model(SIGLIP)
-    assert spec.text is not None
-    backbone = load_model(spec, SMALL, random_weights=3, text=TextFiles(tokenizer=words))
-    tower = text_tower(spec.text, WeightsSource(seed=3), model=spec)
-    tokens = torch.zeros(3, 64, dtype=torch.long)  # padded to the context; punctuation and capitals are cleaned away
-    tokens[0, :6] = torch.tensor([40, 41, 42, 40, 43, 44])
-    tokens[1, :4] = torch.tensor([45, 42, 46, 47])
-    expected = open_clip_vectors(spec.text.architecture, False, tower.state_dict(), tokens)
-    assert np.abs(backbone.encode_texts(TEXTS) - expected).max() < 1e-5
-
-
-def test_every_record_of_a_text_tower_knows_its_tokenizer() -> None:
-    for name, record in records().items():
-        tower = record.model.text
-        if tower is not None:
-            assert record.tokenizer == tokenizer_name(tower.architecture), name
-            assert tower.quick_gelu == bool(
-                open_clip.get_pretrained_cfg(tower.architecture, tower.tag).get("quick_gelu", False)
-            ), name
-            if record.model.library == "timm" and record.model.quick_gelu:
-                assert tower.quick_gelu, name
-    assert records()[CLIP].tokenizer == BUILT_IN
+# --- the numbers ---
 
 
 @pytest.mark.parametrize(
-    ("model", "files", "message"),
+    ("name", "architecture"),
     [
-        (SIGLIP, {}, "tokenizer of .* could not be loaded.*--tokenizer FOLDER"),
-        (SIGLIP, {"tokenizer": "none"}, "no such folder"),
-        (SIGLIP, {"tokenizer": "empty"}, "holds no tokenizer"),
-        (SIGLIP, {"tokenizer": "large"}, "more tokens than .* knows, 32000"),
-        (CLIP, {"tokenizer": "words"}, "comes with the library"),
-        (CLIP, {"weights": "none.pt"}, "no such weights file"),
-        (CLIP, {"weights": "other.pt"}, "do not fit the architecture"),
+        ("vit_base_patch16_clip_224.metaclip_2pt5b", "ViT-B-16-quickgelu"),
+        ("vit_pe_core_tiny_patch16_384.fb", "PE-Core-T-16-384"),
+        ("convnext_base.clip_laion2b_augreg", "convnext_base_w"),
     ],
 )
-def test_what_is_wrong_with_texts_is_said(
-    model: str, files: dict[str, str], message: str, words: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "empty").mkdir()
-    tokenizer_folder(tmp_path / "large", 40_000)
-    torch.save({"token_embedding.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
-    paths = {name: words if value == "words" else tmp_path / value for name, value in files.items()}
-    spec = find_model(model)
-    assert spec.text is not None
-    seed = None if "weights" in paths else 0
-    source = WeightsSource(paths.get("weights"), seed, tokenizer=paths.get("tokenizer"))
-    encode = PairedTexts(spec, spec.text, source, "cpu")
-    with pytest.raises(OpenIliasError) as caught:
-        encode(["a cup"])
-    assert re.search(message, f"{caught.value.what} {caught.value.fix}", re.DOTALL), caught.value
+def test_texts_are_described_as_open_clip_does(name: str, architecture: str, tmp_path: Path, unfilled: Any) -> None:
+    module = tower(architecture, vision_cfg=SMALL)
+    file = saved(module, tmp_path / "text.pt")
+    unfilled()
+    backbone = load(name, weights=file)
+    expected = described(module, open_clip.get_tokenizer(architecture)(TEXTS))
+    assert expected.shape == (len(TEXTS), records()[name].dims)
+    assert np.abs(backbone.encode_texts(TEXTS) - expected).max() < 1e-5
+    assert np.abs(backbone.encode_texts(TEXTS[1:2]) - expected[1]).max() < 1e-5
 
 
-def saved_images(folder: Path) -> Path:
-    """Weights of the image tower, random."""
-    torch.save(load_model(find_model(CLIP), SMALL, random_weights=0).network.module.state_dict(), folder / "images.pt")
-    return folder / "images.pt"
-
-
-@pytest.mark.parametrize("model", ["resnet18", "open_clip:ViT-B-32/openai"])
-def test_files_of_texts_belong_to_records_with_a_tower(model: str, tmp_path: Path) -> None:
-    with pytest.raises(OpenIliasError, match="no text tower of its own file"):
-        load_model(find_model(model), SMALL, random_weights=0, text=TextFiles(weights=tmp_path / "x.pt"))
-    with pytest.raises(OpenIliasError, match="no text tower"):
-        load_model(find_model("resnet18"), SMALL, random_weights=0, text=TextFiles(tokenizer=tmp_path))
-
-
-def test_the_official_tower_of_eva() -> None:
-    spec = find_model("eva02_large_patch14_clip_336.merged2b")
-    assert spec.text is not None
-    assert spec.text.taken(Protocol()).architecture == "EVA02-L-14-336"
-    official = spec.text.taken(Protocol(compat="official"))
-    assert (official.architecture, official.tag) == ("EVA02-L-14", "merged2b_s4b_b131k")
-
-
-def test_a_whole_checkpoint_of_open_clip_gives_the_text_tower(tmp_path: Path) -> None:
-    torch.manual_seed(5)
-    whole: Any = open_clip.create_model("ViT-B-16", force_quick_gelu=True).eval()
-    torch.save(whole.state_dict(), tmp_path / "whole.pt")
-    images, text = saved_images(tmp_path), TextFiles(weights=tmp_path / "whole.pt")
-    first = load_model(find_model(CLIP), SMALL, weights=images, text=text)
+def test_clip_has_its_activation_and_reads_whole_checkpoints(clip: Any, clip_file: Path) -> None:
+    backbone = load(CLIP, weights=clip_file)
     tokens = open_clip.get_tokenizer("ViT-B-16")(TEXTS)
-    with torch.no_grad():
-        expected = F.normalize(whole.encode_text(tokens)).numpy()
-    assert np.abs(first.encode_texts(TEXTS) - expected).max() < 1e-5
-    other = load_model(find_model(CLIP), SMALL, random_weights=0)
-    assert first.text_digest() == first.text_digest() != other.text_digest()
-    assert first.weights_digest == other.weights_digest
+    found = backbone.encode_texts(TEXTS)
+    assert np.abs(found - described(clip, tokens)).max() < 1e-5
+    plain = tower("ViT-B-16", vision_cfg=SMALL)
+    fitting = {name: v for name, v in clip.state_dict().items() if not name.startswith("visual.")}
+    assert not plain.load_state_dict(fitting, strict=False).unexpected_keys
+    assert np.abs(found - described(plain, tokens)).max() > 1e-3
 
 
-def test_the_digest_of_texts_knows_the_tokenizer(words: Path, tmp_path: Path) -> None:
-    spec = find_model(SIGLIP)
-    assert spec.text is not None
-    tower = spec.text
-
-    def digest(folder: Path) -> str:
-        return PairedTexts(spec, tower, WeightsSource(seed=0, tokenizer=folder), "cpu").digest()
-
-    other = tokenizer_folder(tmp_path / "other", 50)
-    assert digest(words) != digest(other)
+def test_the_official_code_has_the_activation_of_the_name(clip: Any, clip_file: Path) -> None:
+    plain = tower("ViT-B-16", vision_cfg=SMALL)
+    plain.load_state_dict({n: v for n, v in clip.state_dict().items() if not n.startswith("visual.")}, strict=False)
+    expected = described(plain, open_clip.get_tokenizer("ViT-B-16")(TEXTS))
+    assert np.abs(load(CLIP, compat="official", weights=clip_file).encode_texts(TEXTS) - expected).max() < 1e-5
 
 
-def test_text_queries_are_searched_among_images(tiny: Benchmark, tmp_path: Path, ilias: Callable[..., Any]) -> None:
-    backbone = load_model(find_model(CLIP), SMALL, random_weights=0)
-    texts = extract(tiny, backbone, "text_queries", tmp_path / "texts")
-    images = extract(tiny, backbone, "positives", tmp_path / "images")
-    assert texts.dims == images.dims == 512
-    assert texts.manifest["made_from"]["texts"] == backbone.text_digest()
-    assert "texts" not in images.manifest["made_from"]
-    ranking = search([texts], [images], 5)
-    assert len(ranking.query_ids) == texts.rows
-    official = load_model(find_model(CLIP), Protocol(resolution=32, compat="official"), random_weights=0)
-    assert official.text_digest() == backbone.text_digest()  # the same numbers, another activation
-    with pytest.raises(OpenIliasError, match="compat"):
-        search([extract(tiny, official, "text_queries", tmp_path / "official")], [images], 5)
-    model = ("--model", CLIP, "--resolution", "32", "--partition", "text_queries", "--out", tmp_path / "texts")
-    done = ilias("extract", tiny.root, *model, "--random-weights", "1")
-    assert done.code == 2
-    assert "made from something else" in done.err
-    assert "texts" in done.err
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [(SIGLIP, "ViT-B-16-SigLIP"), ("vit_base_patch16_siglip_224.v2_webli", "ViT-B-16-SigLIP2")],
+)
+def test_siglip_with_a_tokenizer_in_a_folder(name: str, architecture: str, tmp_path: Path, unfilled: Any) -> None:
+    pytest.importorskip("transformers")
+    folder = made_tokenizer(tmp_path / "tokenizer")
+    module = tower(architecture, vision_cfg=SMALL)
+    file = saved(module, tmp_path / "text.pt")
+    unfilled()
+    backbone = load(name, weights=file, tokenizer=folder)
+    rows = [[10, 5, 4, 2], [10, 4, 11, 10, 6, 3, 9, 3, 7, 2], [8] * 63 + [2], [2]]  # "its" and "cm" are not known
+    tokens = torch.tensor([row + [1] * (64 - len(row)) for row in rows])
+    assert (HFTokenizer(str(folder), context_length=64, clean="canonicalize")(TEXTS) == tokens).all()
+    assert np.abs(backbone.encode_texts(TEXTS) - described(module, tokens)).max() < 1e-5
+    if name == SIGLIP:
+        lengthened = made_tokenizer(tmp_path / "other", first=100)
+        other = load(name, weights=file, tokenizer=lengthened)
+        assert other.text_digest(TEXTS) != backbone.text_digest(TEXTS)  # another tokenizer describes differently
+
+
+# --- what cannot be ---
+
+
+def test_without_the_hub_the_error_names_the_folder() -> None:
+    with pytest.raises(OpenIliasError, match=f"tokenizer of {SIGLIP} could not be loaded") as caught:
+        load(SIGLIP).encode_texts(["a cup"])
+    assert "--tokenizer FOLDER" in str(caught.value.fix)
+    with pytest.raises(OpenIliasError, match="tokenizer of m could not be loaded"):
+        tokenizer_of("ViT-B-16-SigLIP2", None, model="m")
+
+
+def test_folders_without_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    damaged = made_tokenizer(tmp_path / "damaged")
+    (damaged / "tokenizer.json").write_text('{"version":')
+    cases = {
+        "none": "no such folder",
+        "empty": "holds no tokenizer",
+        "damaged": "holds no tokenizer",
+        made_tokenizer(tmp_path / "large", first=31_990).name: "more tokens than m knows, 32000",
+    }
+    for folder, message in cases.items():
+        with pytest.raises(OpenIliasError, match=message) as caught:
+            tokenizer_of("ViT-B-16-SigLIP", tmp_path / folder, model="m")
+        assert caught.value.where == str(tmp_path / folder)
+        assert caught.value.fix
+    assert tokenizer_of("ViT-B-16-SigLIP2", tmp_path / "large", model="m")(["a"]).shape == (1, 64)
+    with pytest.raises(OpenIliasError, match="comes with the library") as caught:
+        tokenizer_of("ViT-B-16", tmp_path / "large", model="m")
+    assert "--tokenizer" in str(caught.value.fix)
+
+
+def test_files_that_are_not_of_this_model(clip: Any, clip_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(OpenIliasError, match="comes with the library"):
+        load(CLIP, weights=clip_file, tokenizer=tmp_path).encode_texts(["a"])
+    resnet = records()["resnet50.tv_in1k"].model
+    for files in (TextFiles(weights=clip_file), TextFiles(tokenizer=tmp_path)):
+        with pytest.raises(OpenIliasError, match="no text tower") as caught:
+            load_model(resnet, Protocol(resolution=32), random_weights=0, text=files)
+        assert str(caught.value.fix).startswith("Leave --t")
+    with pytest.raises(OpenIliasError, match="no text tower"):
+        load_model(resnet, Protocol(resolution=32), random_weights=0).encode_texts(["a"])
+    of_clip = {name: v for name, v in clip.state_dict().items() if not name.startswith("visual.")}
+    other = tmp_path / "other.pt"
+    torch.save(of_clip | {"positional_embedding": torch.zeros(64, 512)}, other)
+    with pytest.raises(OpenIliasError, match=r"another shape: positional_embedding \(64, 512\) instead of \(77,"):
+        load(CLIP, weights=other).encode_texts(["a"])
+    half = {name: v for name, v in of_clip.items() if "resblocks.3" not in name}
+    torch.save(half | {"extra": torch.zeros(1)}, tmp_path / "half.pt")
+    with pytest.raises(OpenIliasError, match=r"12 missing: transformer\.resblocks\.3.*1 left over: extra") as caught:
+        load(CLIP, weights=tmp_path / "half.pt").encode_texts(["a"])
+    assert caught.value.where == str(tmp_path / "half.pt")
+    with pytest.raises(OpenIliasError, match="no such weights file"):
+        load(CLIP, weights=tmp_path / "none.pt").encode_texts(["a"])
+
+
+# --- digests and runs ---
+
+
+def test_digests_are_of_the_numbers(clip: Any, clip_file: Path, tmp_path: Path) -> None:
+    first, seeded = load(CLIP, weights=clip_file), load(CLIP, seed=0)
+    texts = {name: v for name, v in clip.state_dict().items() if not name.startswith("visual.")}
+    torch.save({"state_dict": {f"module.{name}": v for name, v in texts.items()}}, tmp_path / "same.pt")
+    same = load(CLIP, weights=tmp_path / "same.pt")
+    texts["ln_final.bias"] = texts["ln_final.bias"] + 1e-3
+    torch.save(texts, tmp_path / "changed.pt")
+    changed = load(CLIP, weights=tmp_path / "changed.pt")
+    assert first.text_digest(TEXTS) == same.text_digest(TEXTS)
+    assert len({first.text_digest(TEXTS), seeded.text_digest(TEXTS), changed.text_digest(TEXTS)}) == 3
+    assert len({one.weights_digest for one in (first, seeded, same, changed)}) == 1
+    assert load(CLIP, seed=1).weights_digest != first.weights_digest
+
+
+def queries_of(benchmark: Benchmark, store: Any) -> list[str]:
+    return [(benchmark.root / "ilias_core" / item).read_text(encoding="utf-8") for item in store.shards[0].ids()]
+
+
+def test_texts_search_the_images_of_the_same_record(tiny: Benchmark, clip_file: Path, tmp_path: Path) -> None:
+    backbone = load(CLIP, weights=clip_file)
+    texts = extract(tiny, backbone, "text_queries", tmp_path / "t")
+    images = [extract(tiny, load(CLIP), part, tmp_path / part) for part in ("positives", "distractors")]
+    made_from = texts.manifest["made_from"]
+    assert made_from["texts"] == backbone.text_digest(queries_of(tiny, texts))
+    assert all("texts" not in store.manifest["made_from"] for store in images)
+    assert common_origin([texts], images)["weights"] == backbone.weights_digest
+    ranking = search([texts], images, 7)
+    queries = queries_of(tiny, texts)
+    vectors = np.concatenate([shard.descriptors() for store in images for shard in store.shards])
+    expected = np.sort(backbone.encode_texts(queries) @ vectors.T.astype(np.float32), 1)[:, ::-1][:, :7]
+    assert np.abs(ranking.scores - expected).max() < 1e-5
+    with pytest.raises(OpenIliasError, match=r"texts: \"[0-9a-f]+\" -> "):
+        extract(tiny, load(CLIP), "text_queries", tmp_path / "t")
+    with pytest.raises(OpenIliasError, match="weights"):
+        common_origin([texts], [extract(tiny, load(CLIP, seed=1), "positives", tmp_path / "p1")])
+
+
+def test_the_command_stops_at_other_text_weights(
+    ilias: Callable[..., Any], tiny_root: Path, clip_file: Path, tmp_path: Path
+) -> None:
+    run = ("extract", tiny_root, "--model", CLIP, "--partition", "text_queries", "--random-weights", 0)
+    run += ("--out", tmp_path / "t")
+    first = ilias(*run, "--text-weights", clip_file)
+    assert first.code == 0, first.err
+    assert "of 512 dimensions" in first.out + first.err
+    assert ilias(*run, "--text-weights", clip_file).code == 0
+    other = ilias(*run)
+    assert other.code == 2
+    assert "texts:" in other.err
+
+
+def test_the_official_code_takes_another_tower_for_one_record() -> None:
+    paper, official = Protocol(), Protocol(compat="official")
+    changed = {}
+    for name, record in records().items():
+        text = record.model.text
+        if text is not None:
+            assert text.taken(paper) == text
+            assert open_clip.get_pretrained_cfg(text.taken(official).architecture, text.taken(official).tag)
+            if text.taken(official).architecture != text.architecture:
+                changed[name] = (text.taken(official).architecture, text.taken(official).tag)
+    assert changed == {"eva02_large_patch14_clip_336.merged2b": ("EVA02-L-14", "merged2b_s4b_b131k")}

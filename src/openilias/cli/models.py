@@ -24,6 +24,8 @@ from openilias.cli.options import (
     Resolution,
     Rotations,
     Scales,
+    TextWeights,
+    TokenizerFolder,
     Weights,
     Workers,
     device_of,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from openilias.models.record import Record
 
 app = typer.Typer(help="Which models there are, what they are, and whether they work.", no_args_is_help=True)
+_PLAIN = ("longest", 0, "1", "0", "mean", "float32", "paper")  # options of `check` that --all does not take
 SortBy = Literal["zoo", "name", "year", "dims", "params", "gflops"]
 Name = Annotated[str, typer.Argument(help="A name of the zoo, any timm name, or LIBRARY:NAME.")]
 
@@ -126,6 +129,8 @@ def check(
     family: Annotated[str | None, typer.Option(help="With --all: only families with this in their name.")] = None,
     weights: Weights = None,
     random_weights: RandomWeights = None,
+    text_weights: TextWeights = None,
+    tokenizer: TokenizerFolder = None,
     resolution: Resolution = None,
     resize: Resize = "longest",
     min_size: MinSize = 0,
@@ -145,10 +150,21 @@ def check(
     if whole_zoo or name is None:
         if name is not None or not whole_zoo:
             raise OpenIliasError("Give the name of one model, or --all.", fix="ilias models list shows the names.")
+        given = [weights, text_weights, tokenizer, resolution, pooling]
+        plain = (resize, min_size, scales, rotations, combine, precision, compat)
+        if any(value is not None for value in given) or plain != _PLAIN:
+            raise OpenIliasError(
+                "--all tries every model by its own protocol.", fix="Give --family, --random-weights and --device only."
+            )
         _check_zoo(family, random_weights or 0, device_of(device), json)
         return
+    if family is not None:
+        raise OpenIliasError("--family belongs to --all.", fix="Leave it out.")
     from openilias.models.check import check_backbone
-    from openilias.models.zoo import find_model, load_model
+    from openilias.models.check_zoo import check_texts
+    from openilias.models.network import TorchBackbone
+    from openilias.models.record import find_record
+    from openilias.models.zoo import TextFiles, find_model, load_model
 
     protocol = protocol_of(
         resolution=resolution,
@@ -162,10 +178,21 @@ def check(
         dtype="float32",
         compat=compat,
     )
+    record, text = find_record(name), TextFiles(text_weights, tokenizer)
     backbone = load_model(
-        find_model(name), protocol, weights=weights, random_weights=random_weights, device=device_of(device)
+        find_model(name),
+        protocol,
+        weights=weights,
+        random_weights=random_weights,
+        text=text,
+        device=device_of(device),
     )
     lines = check_backbone(backbone)
+    if isinstance(backbone, TorchBackbone):
+        found, kind = check_texts(backbone, None if record is None or tokenizer else record.context)
+        lines += found
+        if kind == "tokens":
+            say("Its tokenizer is not here: the text tower was tried with made-up tokens.")
     say(table(["check", "", "detail"], [[x.name, "ok" if x.passed else "FAILED", x.detail] for x in lines]))
     failed = [line.name for line in lines if not line.passed]
     say(f"\n{name}: {backbone.dims} dimensions, weights {backbone.weights_digest[:16]}")

@@ -116,7 +116,8 @@ def extract_share(
     texts = {}
     if partition == "text_queries":
         backbone.encode_texts([])  # says at once if the model cannot
-        texts = {"texts": digest} if (digest := backbone.text_digest()) else {}
+        digest = backbone.text_digest([_text(item) for shard in shards for item in shard.items()])
+        texts = {} if digest is None else {"texts": digest}
     made_from = description_of(benchmark, backbone) | {
         "protocol": backbone.protocol.seen_by(partition).description(),
         "partition": partition,

@@ -171,12 +171,12 @@ def read_experiment(path: Path, changes: Mapping[str, Any] = MappingProxyType({}
     Raises:
         OpenIliasError: not YAML, an unknown key, or a value out of range; all of them are named.
     """
-    open_ended = {"benchmark", "out"} - set(changes) if str(path).startswith(_READY) else set()
+    asked, path = path, _file_of(path)
+    open_ended = {"benchmark", "out"} - set(changes) if path != asked else set()
     if open_ended:
         raise OpenIliasError(
-            f"{path} leaves open: {', '.join(sorted(open_ended))}.", fix="Give --benchmark DIR and --out DIR."
+            f"{asked} leaves open: {', '.join(sorted(open_ended))}.", fix="Give --benchmark DIR and --out DIR."
         )
-    path = _file_of(path)
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:

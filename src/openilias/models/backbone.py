@@ -91,8 +91,8 @@ class Backbone(ABC):
             f"{self.spec.name} has no text tower: it cannot describe text queries.", fix="Use image queries."
         )
 
-    def text_digest(self) -> str | None:
-        """Return the SHA-256 of what describes texts, where :attr:`weights_digest` does not cover it."""
+    def text_digest(self, texts: list[str]) -> str | None:
+        """Return the SHA-256 of what decides the descriptors of texts beside :attr:`weights_digest` and the record."""
         return None
 
     def checked(self, out: Floats, count: int) -> Floats:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
@@ -83,36 +85,47 @@ def check_record(record: Record, *, seed: int = 0, device: str = "cpu") -> Recor
     for width, height in SIZES:
         pictures = [made_up_picture(rng, width, height) for _ in range(3)]
         lines += check_size(small, pictures, f"{width}x{height}")
-    texts, kind = _described_texts(backbone, record)
-    if texts is not None:
-        lines += _check_texts(texts, backbone.dims)
-    return RecordCheck(record.name, lines, vector.shape[1], parameters, seconds, kind)
+    found, kind = check_texts(backbone, record.context) if record.describes_texts else ([], "")
+    return RecordCheck(record.name, lines + found, vector.shape[1], parameters, seconds, kind)
 
 
-def _described_texts(backbone: TorchBackbone, record: Record) -> tuple[list[Floats] | None, str]:
-    """Return descriptors of texts in one batch and one by one, and what made the tokens."""
-    of_tokens = backbone.network.encode_tokens
-    if of_tokens is None or not record.describes_texts:
-        return None, ""
+def check_texts(backbone: TorchBackbone, context: int | None) -> tuple[list[CheckLine], str]:
+    """Describe some texts in one batch and one by one.
+
+    Args:
+        backbone: it may have no text tower: then nothing is done.
+        context: how many tokens to make up where its tokenizer cannot be fetched; None does without.
+
+    Returns:
+        What was tried, and what made the tokens: the ``tokenizer``, or nobody: ``tokens``.
+
+    Raises:
+        OpenIliasError: the tower fails, or its tokenizer is not there and no tokens can be made up.
+    """
+    network = backbone.network
+    if network.encode_texts is None:
+        return [], ""
     try:
-        return [
-            backbone.encode_texts(list(_TEXTS)),
-            np.concatenate([backbone.encode_texts([t]) for t in _TEXTS]),
-        ], "tokenizer"
-    except OpenIliasError:
-        if record.tokenizer == "built in":
+        if network.text_digest is not None:
+            network.text_digest([])
+    except OpenIliasError as error:
+        if network.encode_tokens is None or context is None or "could not be loaded" not in error.what:
             raise
-    # Its tokenizer has to be fetched: any tokens will do to try the tower.
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(2, 1000, (len(_TEXTS), int(record.context or 1)), generator=generator)
-    with torch.inference_mode():
-        whole = of_tokens(tokens).float().cpu().numpy()
-        single = torch.cat([of_tokens(token[None]) for token in tokens]).float().cpu().numpy()
-    return [normalise(whole), normalise(single)], "tokens"
+        return _of_made_up_tokens(network.encode_tokens, context, backbone.dims), "tokens"
+    batch = backbone.encode_texts(list(_TEXTS))
+    single = np.concatenate([backbone.encode_texts([text]) for text in _TEXTS])
+    return _text_lines(batch, single, backbone.dims), "tokenizer"
 
 
-def _check_texts(texts: list[Floats], dims: int) -> list[CheckLine]:
-    batch, single = texts
+@torch.inference_mode()
+def _of_made_up_tokens(encode: Callable[[Tensor], Tensor], context: int, dims: int) -> list[CheckLine]:
+    tokens = torch.randint(2, 1000, (len(_TEXTS), context), generator=torch.Generator().manual_seed(0))
+    batch = encode(tokens).float().cpu().numpy()
+    single = np.concatenate([encode(token[None]).float().cpu().numpy() for token in tokens])
+    return _text_lines(normalise(batch), normalise(single), dims)
+
+
+def _text_lines(batch: Floats, single: Floats, dims: int) -> list[CheckLine]:
     norms = float(np.abs(np.linalg.norm(batch, axis=1) - 1).max())
     apart = float(np.abs(batch - single).max())
     return [

@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _MOST = 2**31 - 1  # bytes of one string: larger arrays are cut into chunks
+_BUFFER = 2**40
 
 
 def is_flax(path: Path) -> bool:
@@ -38,14 +39,25 @@ def read_flax(path: Path) -> dict[str, Tensor]:
         raise OpenIliasError(
             "Checkpoints of flax need the package msgpack.", where=path, fix="pip install 'openilias[flax]'"
         ) from None
-    unpacker = msgpack.Unpacker(
-        raw=False, strict_map_key=False, ext_hook=_unpacked, max_buffer_size=0, max_bin_len=_MOST, max_ext_len=_MOST
-    )
-    unpacker.feed(path.read_bytes())
-    try:
-        tree = unpacker.unpack()
-    except msgpack.UnpackException as error:
-        raise ValueError(f"the file is cut off ({type(error).__name__})") from None
+    with path.open("rb") as file:
+        unpacker = msgpack.Unpacker(
+            file,
+            raw=False,
+            strict_map_key=False,
+            ext_hook=_unpacked,
+            max_buffer_size=_BUFFER,
+            max_str_len=_MOST,
+            max_bin_len=_MOST,
+            max_ext_len=_MOST,
+            max_array_len=_MOST,
+            max_map_len=_MOST,
+        )
+        try:
+            tree = unpacker.unpack()
+        except msgpack.OutOfData:
+            raise ValueError("it is cut off") from None
+        except msgpack.UnpackException as error:
+            raise ValueError(f"it is damaged ({type(error).__name__})") from None
     found: dict[str, Tensor] = {}
     _gather(tree, "", found)
     return found

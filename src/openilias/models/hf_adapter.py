@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,12 +89,14 @@ def hf_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) -> N
                 module = _loaded(load, None, where=weights.file)
     module = module.float()
     images = ImageTower(module, spec)
+    texts = _Texts(module, spec, weights.tokenizer) if hasattr(module, "get_text_features") else None
     return Network(
         module,
         head=images.head,
         last_map=images.last_map,
         multiple=images.multiple,
-        encode_texts=_Texts(module, spec, weights.tokenizer) if hasattr(module, "get_text_features") else None,
+        encode_texts=texts,
+        text_digest=None if texts is None else texts.digest,
     )
 
 
@@ -106,6 +110,13 @@ class _Texts:
         self._tokenizer: Any = None
 
     def __call__(self, texts: list[str]) -> Tensor:
+        return features_of(self._module.get_text_features(**self._tokens(texts).to(self._module.device)))
+
+    def digest(self, texts: list[str]) -> str:
+        tokens = {name: values.tolist() for name, values in self._tokens(texts).items()} if texts else {}
+        return hashlib.sha256(json.dumps(tokens, sort_keys=True).encode()).hexdigest()
+
+    def _tokens(self, texts: list[str]) -> Any:
         if self._tokenizer is None:
             self._tokenizer = self._load()
         text = self._module.config.text_config
@@ -116,7 +127,7 @@ class _Texts:
         tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=most, return_tensors="pt")
         if unmasked:
             tokens.pop("attention_mask", None)
-        return features_of(self._module.get_text_features(**tokens.to(self._module.device)))
+        return tokens
 
     def _load(self) -> Any:
         from transformers import AutoTokenizer

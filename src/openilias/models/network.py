@@ -58,7 +58,8 @@ class Network:
         multiple: images are padded with zeros to a multiple of this (height, width); the patch of a ViT.
         encode_texts: texts -> (B, D) on the device; None without a text tower.
         encode_tokens: (B, context) numbers of tokens -> (B, D); None if nobody but ``encode_texts`` knows them.
-        text_digest: the SHA-256 of what describes texts, where that is not in ``module``.
+        text_digest: texts -> the SHA-256 of what describes them beside ``module`` and the record: their tokens, and
+            weights that are not in ``module``.
     """
 
     module: nn.Module
@@ -67,7 +68,7 @@ class Network:
     multiple: tuple[int, int] = (1, 1)
     encode_texts: Callable[[list[str]], Tensor] | None = None
     encode_tokens: Callable[[Tensor], Tensor] | None = None
-    text_digest: Callable[[], str] | None = None
+    text_digest: Callable[[list[str]], str] | None = None
 
 
 class TorchBackbone(Backbone):
@@ -167,9 +168,9 @@ class TorchBackbone(Backbone):
             out = [encode(texts[start : start + 64]).float() for start in range(0, len(texts), 64)]
         return self.checked(torch.cat(out).cpu().numpy(), len(texts))
 
-    def text_digest(self) -> str | None:
-        """Return the SHA-256 of a text tower that is not among the model's own weights; it is loaded for that."""
-        return None if self.network.text_digest is None else self.network.text_digest()
+    def text_digest(self, texts: list[str]) -> str | None:
+        """Return the SHA-256 of the tokens of texts and of what describes them; it is loaded for that."""
+        return None if self.network.text_digest is None else self.network.text_digest(texts)
 
     @torch.inference_mode()
     def _describe(self, arrays: Sequence[npt.NDArray[Any]], views: tuple[View, ...]) -> Tensor:

@@ -20,7 +20,7 @@ from openilias.models.open_clip_towers import AnyGrid, AnySizeResNet, last_token
 from openilias.models.quiet import first_line, quiet
 from openilias.models.spec import ModelSpec
 from openilias.models.timm_adapter import LastMapOf, patch_of
-from openilias.models.tokenizers import Tokenizer, tokenizer_of
+from openilias.models.tokenizers import Tokenizer, text_config, tokenizer_of
 from openilias.models.weights import WeightsSource, fit_state
 
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
@@ -100,7 +100,14 @@ def open_clip_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSourc
     visual, texts = module.visual, OpenClipTexts(module, spec.architecture, weights.tokenizer, model=spec.name)
     if isinstance(visual, open_clip.model.ModifiedResNet):
         resnet = AnySizeResNet(visual)
-        return Network(module, head=resnet, last_map=resnet.last_map, encode_texts=texts, encode_tokens=texts.of_tokens)
+        return Network(
+            module,
+            head=resnet,
+            last_map=resnet.last_map,
+            encode_texts=texts,
+            encode_tokens=texts.of_tokens,
+            text_digest=texts.digest,
+        )
     multiple: tuple[int, int]
     last_map: Callable[[Tensor], LastMap]
     if isinstance(visual, open_clip.model.TimmModel):
@@ -117,6 +124,7 @@ def open_clip_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSourc
         multiple=multiple,
         encode_texts=texts,
         encode_tokens=texts.of_tokens,
+        text_digest=texts.digest,
     )
 
 
@@ -144,6 +152,10 @@ class OpenClipTexts:
     def __call__(self, texts: list[str]) -> Tensor:
         """Return (B, D) of B texts, on the device."""
         return self.of_tokens(self.tokenizer()(texts))
+
+    def digest(self, texts: list[str]) -> str:
+        """Return the SHA-256 of their tokens, and of the architecture that takes them."""
+        return _digest({"config": text_config(self._architecture), "tokens": self.tokenizer()(texts).tolist()})
 
     def of_tokens(self, tokens: Tensor) -> Tensor:
         """Return (B, D) of (B, context) token numbers."""

@@ -91,7 +91,7 @@ class PlacedTokens:
         self._first = 0 if transformer.no_embed_class else transformer.num_prefix_tokens
         self._positions = GridPositions(
             lambda: transformer.pos_embed[0],
-            None,
+            _grid_of(transformer, self._first),
             prefix=self._first,
             antialias=antialias,
             offset=offset,
@@ -107,6 +107,12 @@ class PlacedTokens:
         if self._first:
             return torch.cat([*prefix, tokens], 1) + positions
         return torch.cat([*prefix, tokens + positions], 1)
+
+
+def _grid_of(transformer: Any, prefix: int) -> tuple[int, int] | None:
+    """Return the grid of the table; None if it came with a file and is another, square one."""
+    height, width = transformer.patch_embed.grid_size
+    return (height, width) if height * width == transformer.pos_embed.shape[1] - prefix else None
 
 
 WAYS = {"bicubic": (False, 0.0), "antialiased": (True, 0.0), "offset": (False, 0.1)}

@@ -39,10 +39,10 @@ class TextTower(BaseModel):
     official: str | None = None
 
     def taken(self, protocol: Protocol) -> TextTower:
-        """Return the tower that a protocol asks for."""
-        if protocol.compat == "paper" or self.official is None:
+        """Return the tower that a protocol asks for; the official code goes by the name for QuickGELU."""
+        if protocol.compat == "paper":
             return self
-        architecture, _, tag = self.official.partition("/")
+        architecture, _, tag = (self.official or f"{self.architecture}/{self.tag}").partition("/")
         return TextTower(architecture=architecture, tag=tag)
 
 

@@ -12,7 +12,6 @@ from openilias.core.errors import OpenIliasError
 from openilias.models.open_clip_adapter import OpenClipTexts, converted
 from openilias.models.quiet import quiet
 from openilias.models.spec import ModelSpec, TextTower
-from openilias.models.tokenizers import digest_of_tokenizer
 from openilias.models.weights import WeightsSource, digest_state, fit_state, read_state
 
 # Takes the place of the image tower, which is not wanted here.
@@ -30,14 +29,15 @@ class PairedTexts:
         self._device = device
         self._kept: tuple[OpenClipTexts, str] | None = None
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the tower's weights and of what its tokenizer does.
+    def digest(self, texts: list[str]) -> str:
+        """Return the SHA-256 of the tower, its weights, and the tokens of texts.
 
         Raises:
             OpenIliasError: one of them cannot be loaded.
         """
-        texts, weights = self._loaded()
-        return hashlib.sha256(f"{weights} {digest_of_tokenizer(texts.tokenizer())}".encode()).hexdigest()
+        tower, weights = self._loaded()
+        made = f"{self._tower.model_dump_json(exclude={'official'})} {weights} {tower.digest(texts)}"
+        return hashlib.sha256(made.encode()).hexdigest()
 
     def __call__(self, texts: list[str]) -> Tensor:
         """Return (B, D) of B texts, on the device."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from math import isqrt
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -71,8 +73,8 @@ def timm_network(spec: ModelSpec, protocol: Protocol, weights: WeightsSource) ->
         arguments["act_layer"] = "quick_gelu"
     with weights.building(spec):
         module = create_for_any_size(spec.architecture, pretrained=weights.hub, **arguments)
-    if spec.layout == "unic":
-        _take_size(module, weights)
+    if spec.layout == "unic" and weights.file is not None:
+        _take_size(module, weights.state(weights.file), weights.file)
     heads = cast(dict[str, Any], module.pretrained_cfg or {}).get("classifier") or ()
     weights.load(module, spare=(heads,) if isinstance(heads, str) else tuple(heads))
     multiple = patch_of(module)
@@ -95,10 +97,19 @@ def create_for_any_size(name: str, *, pretrained: bool = False, **arguments: Any
     return module
 
 
-def _take_size(module: Any, weights: WeightsSource) -> None:
+def _take_size(module: Any, state: dict[str, Tensor], file: Path) -> None:
     """Give the network the grid of the file, which its authors do not state."""
-    if weights.file is not None and "pos_embed" in (state := weights.state(weights.file)):
-        module.pos_embed = nn.Parameter(torch.zeros_like(state["pos_embed"]))
+    table = state.get("pos_embed")
+    if table is None:
+        return
+    side = isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
+    if side == 0 or table.shape != (1, side * side + 1, module.embed_dim):
+        raise OpenIliasError(
+            f"pos_embed {tuple(table.shape)} is no square grid of {module.embed_dim} numbers after a class token.",
+            where=file,
+            fix="Fetch it again, or give another file.",
+        )
+    module.pos_embed = nn.Parameter(torch.zeros_like(table, dtype=torch.float32))
 
 
 class LastMapOf:

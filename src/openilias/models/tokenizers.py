@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from openilias.models.quiet import first_line, quiet
 Tokenizer = Callable[[list[str]], Tensor]
 """From B texts to (B, context length) token numbers."""
 BUILT_IN = "built in"
-_PROBES = ["A photo of a small ceramic lighthouse with red and white stripes, 12 cm.\n", "naïve CAFÉ №5 'it's'", ""]
+_PROBES = ["A photo of a small ceramic lighthouse with red and white stripes, 12 cm.\n", "naïve CAFÉ №5", ""]
 _FILES = "tokenizer.json, tokenizer_config.json, or spiece.model"
 
 
 def tokenizer_name(architecture: str) -> str:
     """Return the repository of the hub that a tokenizer comes from, or ``built in``."""
-    found = _text_config(architecture).get("hf_tokenizer_name")
+    found = text_config(architecture).get("hf_tokenizer_name")
     return str(found) if found else BUILT_IN
 
 
@@ -51,19 +50,23 @@ def tokenizer_of(architecture: str, folder: Path | None, *, model: str) -> Token
     return tokenizer
 
 
-def digest_of_tokenizer(tokenizer: Tokenizer) -> str:
-    """Return the SHA-256 of what it makes of some texts: the same wherever its files come from."""
-    return hashlib.sha256(repr(tokenizer(_PROBES).tolist()).encode()).hexdigest()
+def check_has_files(architecture: str, *, model: str) -> None:
+    """Refuse a folder for a tokenizer that is built in.
+
+    Raises:
+        OpenIliasError: it is.
+    """
+    if tokenizer_name(architecture) == BUILT_IN:
+        raise OpenIliasError(
+            f"The tokenizer of {model} comes with the library: it has no files.", fix="Leave --tokenizer out."
+        )
 
 
 def _of_folder(architecture: str, folder: Path, *, model: str) -> Tokenizer:
     from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 
-    config = _text_config(architecture)
-    if not config.get("hf_tokenizer_name"):
-        raise OpenIliasError(
-            f"The tokenizer of {model} comes with the library: it has no files.", fix="Leave --tokenizer out."
-        )
+    config = text_config(architecture)
+    check_has_files(architecture, model=model)
     if not folder.is_dir():
         raise OpenIliasError("There is no such folder.", where=folder, fix=f"--tokenizer FOLDER with {_FILES}.")
     try:
@@ -88,7 +91,8 @@ def _of_folder(architecture: str, folder: Path, *, model: str) -> Tokenizer:
     return tokenizer
 
 
-def _text_config(architecture: str) -> dict[str, Any]:
+def text_config(architecture: str) -> dict[str, Any]:
+    """Return what open_clip knows of a text tower; nothing of one of the hub or of a folder."""
     import open_clip
 
     if ":" in architecture:  # of the hub or a folder: open_clip looks there itself

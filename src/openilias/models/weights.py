@@ -8,15 +8,16 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import sha256_of
+from openilias.core.files import atomic_path, sha256_of
 from openilias.models.flax_files import is_flax, read_flax
 from openilias.models.quiet import first_line
 from openilias.models.spec import ModelSpec
@@ -112,7 +113,14 @@ class WeightsSource:
             OpenIliasError: it cannot be read.
         """
         state = read_state(file)
-        return self.renamed(state) if self.renamed is not None else state
+        try:
+            return self.renamed(state) if self.renamed is not None else state
+        except Exception as error:  # a layout meets whatever a file holds
+            raise OpenIliasError(
+                f"These weights are not laid out as published: {type(error).__name__} {first_line(error)}.",
+                where=file,
+                fix=_ANOTHER,
+            ) from None
 
 
 def fetch(spec: ModelSpec) -> Path:
@@ -122,18 +130,25 @@ def fetch(spec: ModelSpec) -> Path:
         OpenIliasError: it cannot be reached, or another file came than the record says.
     """
     url = str(spec.url)
-    target = Path(torch.hub.get_dir()) / "checkpoints" / f"{spec.name}-{url.rpartition('/')[2]}"
-    if target.is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target), hash_prefix=spec.weights_sha256, progress=False)
-    except Exception as error:  # whatever a download may raise, a wrong digest among it
+    name = f"{spec.name}-{PurePosixPath(urlsplit(url).path).name}".replace("/", "_")
+    target = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not target.is_file():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(target) as temporary:
+                torch.hub.download_url_to_file(url, str(temporary), hash_prefix=spec.weights_sha256, progress=False)
+                read_state(temporary)  # a download that was cut off, or a page that says so, is none
+        except Exception as error:  # whatever a download may raise, a wrong digest among it
+            reason = error.what if isinstance(error, OpenIliasError) else first_line(error)
+            raise OpenIliasError(
+                f"The weights of {spec.name} could not be fetched: {reason.rstrip('.')}.",
+                where=url,
+                fix=f"Try again, or download it elsewhere and give it with --weights FILE; it is kept as {target}.",
+            ) from None
+    elif spec.weights_sha256 is not None and sha256_of(target) != spec.weights_sha256:
         raise OpenIliasError(
-            f"The weights of {spec.name} could not be fetched: {first_line(error)}.",
-            where=url,
-            fix="Download the file elsewhere and give it with --weights FILE.",
-        ) from None
+            f"This is not the published file of {spec.name}.", where=target, fix="Remove it: it will be fetched again."
+        )
     return target
 
 
@@ -147,7 +162,7 @@ def read_state(path: Path) -> State:
         OpenIliasError: the file is missing or holds no state dict.
     """
     if not path.is_file():
-        raise OpenIliasError("There is no such weights file.", where=path, fix="Check --weights.")
+        raise OpenIliasError("There is no such weights file.", where=path, fix="Check the name.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -160,17 +175,30 @@ def read_state(path: Path) -> State:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OpenIliasError:
         raise
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, Exception) as error:
-        # Torch advises to load what it refuses all the same.
+    except Exception as error:  # whatever a damaged file may raise; torch advises to load what it refuses all the same
         refused = isinstance(error, pickle.UnpicklingError)
-        reason = "it is no file of plain tensors" if refused else f"{error}".rstrip(".")
-        raise OpenIliasError(f"This weights file cannot be read: {reason}.", where=path) from None
+        reason = "it is no file of plain tensors" if refused else first_line(error)
+        raise OpenIliasError(f"This weights file cannot be read: {reason}.", where=path, fix=_ANOTHER) from None
     for key in _CONTAINERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise OpenIliasError("This file holds no state dict.", where=path, fix="Save model.state_dict() to it.")
+    odd = [str(name) for name, value in state.items() if not isinstance(name, str) or not _is_plain(value)]
+    if odd:
+        raise OpenIliasError(
+            f"This file holds what are no plain tensors with names: {first_few(odd)}.", where=path, fix=_ANOTHER
+        )
     return state
+
+
+_ANOTHER = "Fetch it again, or give another file."
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Dense numbers on the CPU, no more of them than are stored."""
+    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return dense and not value.is_complex() and value.numel() <= value.untyped_storage().nbytes()
 
 
 def fit_state(network: nn.Module, state: dict[str, Tensor], *, where: Path, spare: tuple[str, ...] = ()) -> None:
@@ -185,10 +213,7 @@ def fit_state(network: nn.Module, state: dict[str, Tensor], *, where: Path, spar
     Raises:
         OpenIliasError: keys are missing or left over, or shapes differ; the first few are named.
     """
-    state = {
-        name.removeprefix("module."): value.float() if value.is_floating_point() else value
-        for name, value in state.items()
-    }
+    state = {name.removeprefix("module."): value for name, value in state.items()}
     own = network.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     over = [n for n in state if n not in own and not n.startswith(tuple(f"{prefix}." for prefix in spare))]
@@ -197,9 +222,19 @@ def fit_state(network: nn.Module, state: dict[str, Tensor], *, where: Path, spar
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
+    kinds = [
+        f"{name} {state[name].dtype}"
+        for name in own
+        if name in state and own[name].is_floating_point() and not state[name].is_floating_point()
+    ]
     complaints = [
         f"{len(found)} {what}: {first_few(found)}"
-        for what, found in (("missing", missing), ("left over", over), ("of another shape", shapes))
+        for what, found in (
+            ("missing", missing),
+            ("left over", over),
+            ("of another shape", shapes),
+            ("of another type", kinds),
+        )
         if found
     ]
     if complaints:
@@ -208,7 +243,7 @@ def fit_state(network: nn.Module, state: dict[str, Tensor], *, where: Path, spar
             where=where,
             fix="Give the file that belongs to this model.",
         )
-    network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)  # converts
 
 
 def digest_state(state: dict[str, Tensor]) -> str:

@@ -88,6 +88,7 @@ def load_model(
     """
     if weights is not None and random_weights is not None:
         raise OpenIliasError("Both --weights and --random-weights were given.", fix="Give one of them.")
+    _check_text_files(spec, text)
     if spec.library == "sift_vlad":
         from openilias.models.sift_vlad import SiftVladBackbone
 
@@ -114,11 +115,33 @@ def load_model(
         of_texts = WeightsSource(text.weights, random_weights, tokenizer=text.tokenizer)
         paired = PairedTexts(spec, spec.text.taken(protocol), of_texts, device)
         network = replace(network, encode_texts=paired, encode_tokens=paired.of_tokens, text_digest=paired.digest)
-    elif text.weights is not None or (text.tokenizer is not None and network.encode_texts is None):
-        raise OpenIliasError(
-            f"{spec.name} has no text tower of its own file.", fix="Leave --text-weights and --tokenizer out."
-        )
+    elif text.tokenizer is not None and network.encode_texts is None:
+        raise OpenIliasError(f"{spec.name} has no text tower: it takes no tokenizer.", fix="Leave --tokenizer out.")
     return TorchBackbone(spec, protocol, network, weights_from=source.describe(spec), device=device)
+
+
+def _check_text_files(spec: ModelSpec, text: TextFiles) -> None:
+    """Refuse files of texts that are not there or have no use, before anything is loaded.
+
+    Raises:
+        OpenIliasError: as said.
+    """
+    if text.weights is not None:
+        if spec.text is None:
+            raise OpenIliasError(
+                f"{spec.name} has no text tower apart from its own weights.", fix="Leave --text-weights out."
+            )
+        if not text.weights.is_file():
+            raise OpenIliasError("There is no such weights file.", where=text.weights, fix="Check --text-weights.")
+    if text.tokenizer is not None:
+        if spec.library in ("sift_vlad", "python"):
+            raise OpenIliasError(f"{spec.name} takes no tokenizer.", fix="Leave --tokenizer out.")
+        if not text.tokenizer.is_dir():
+            raise OpenIliasError("There is no such folder.", where=text.tokenizer, fix="Check --tokenizer.")
+        if spec.text is not None:
+            from openilias.models.tokenizers import check_has_files
+
+            check_has_files(spec.text.architecture, model=spec.name)
 
 
 def outline(spec: ModelSpec, protocol: Protocol) -> Network:
