@@ -188,8 +188,11 @@ WRONG: dict[str, tuple[object, str]] = {
     "shapes": ({"layer.weight": W, "layer.bias": W[0]}, r"not \(17, 24\) and \(24,\)"),
     "nan": ({"layer.weight": W * float("nan"), "layer.bias": B}, "not finite"),
     "integers": ({"layer.weight": W.int(), "layer.bias": B}, r"layer\.weight is \(17, 24\) torch\.int32"),
-    "sparse": ({"layer.weight": W.to_sparse(), "layer.bias": B}, "not stored as plain numbers"),
-    "endless": ({"layer.weight": torch.ones(1).expand(10**6, 10**6), "layer.bias": B}, "not stored as plain numbers"),
+    "sparse": ({"layer.weight": W.to_sparse(), "layer.bias": B}, "no plain tensors|not stored as plain numbers"),
+    "endless": (
+        {"layer.weight": torch.ones(1).expand(10**6, 10**6), "layer.bias": B},
+        "no plain tensors|not stored as plain numbers",
+    ),
 }
 
 

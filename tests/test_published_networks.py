@@ -1,9 +1,10 @@
-"""Networks of published checkpoints against plain twins that work on the names of their authors."""
+"""Networks of published checkpoints against plain twins that work on the names and shapes of their authors."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,39 +22,59 @@ from openilias.models.zoo import find_model, load_model
 from test_checkpoints import flax_file
 
 State = dict[str, Tensor]
-Act = Callable[[Tensor], Tensor]
+Twin = Callable[[Tensor], Tensor]
+Means = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BGR = (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALVES = (0.5,) * 3, (0.5,) * 3
 FOLDER = Path(__file__).parent / "checkpoints"
 PICTURES = ((301, 203), (151, 290))
+TORCHVISION = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample.0", "downsample.1")
+PYCLS = ("f.a", "f.a_bn", "f.b", "f.b_bn", "f.c", "f.c_bn", "proj", "bn")
+BLOCK = re.compile(r"(?:(?<!layer_)blocks\.(?:0\.)?|encoderblock_)(\d+)[./]")
+# What is written to the tokens is small, and what comes of them, so that the epsilon of each norm shows in the result.
+WRITTEN = re.compile(
+    r"cls_token|params/cls|class_embedding|pos_embed|positional_embedding|register_tokens|patch_embed|/embedding/|"
+    r"params/conv1|attn\.proj|/out/|fc2|w3|c_proj|Dense_1|ln_pre|(^|\.)norm\.(weight|bias)|^feature\.[13]\."
+)
 
 
-def random_state(shapes: dict[str, Any]) -> State:
-    """Numbers that show every part of a network in its result: norms far from 1 and 0, positions as large as tokens."""
+def numbers(name: str, shape: list[int], generator: torch.Generator) -> Tensor:
+    """Show every part of a network in its result: norms far from 1 and 0, positions as large as tokens."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(3)
+    if name.endswith(".p"):
+        return torch.full(shape, 2.6)
+    value = torch.randn(shape, generator=generator)
+    if name.endswith("running_var"):
+        value = value.abs() + 0.7
+    elif len(shape) == 1:
+        value = value * 0.2 + (1.0 if name.endswith(("weight", "scale", "gamma")) else 0.0)
+    elif name.endswith("kernel"):
+        inputs = shape[:1] if name.endswith(("query/kernel", "key/kernel", "value/kernel")) else shape[:-1]
+        value = value * 1.4 / math.sqrt(math.prod(inputs))
+    elif name.endswith("weight"):
+        value = value * 1.4 / math.sqrt(math.prod(shape[1:]))
+    small = 0.03 if WRITTEN.search(name) else 1.0
+    return value * (small**2 if name.endswith("running_var") else small)
+
+
+def published(name: str, *, depth: int = 99, but: str = "no such name", **more: list[int]) -> State:
+    """A random state with the names and shapes of the published file: its first blocks, and ``more``."""
+    listed = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["keys"] | more
     generator = torch.Generator().manual_seed(0)
     found = {}
-    for name, shape in shapes.items():
-        if not shape:  # a counter
-            found[name] = torch.tensor(3)
-            continue
-        value = torch.randn(shape, generator=generator)
-        if name.endswith("running_var"):
-            value = value.abs() + 0.7
-        elif name.endswith((".p",)):
-            value = torch.full(shape, 2.6)
-        elif len(shape) == 1:
-            value = value * 0.2 + (1.0 if name.endswith(("weight", "scale", "gamma")) else 0.0)
-        elif "/" in name and name.endswith("kernel"):
-            value = value / math.sqrt(math.prod(shape[: -2 if "attn" in name or "Attention" in name else -1]) or 1)
-        elif not name.endswith(("pos_embed", "cls_token", "register_tokens", "pos_embedding", "cls", "mask_token")):
-            value = value * 1.4 / math.sqrt(value[0].numel())
-        found[name] = value
+    for key, shape in listed.items():
+        block = BLOCK.search(key)
+        if but not in key and (block is None or int(block[1]) < depth):
+            found[key] = numbers(key, shape, generator)
     return found
 
 
-def published(name: str, keep: Callable[[str], bool] = lambda name: True) -> State:
-    keys = json.loads((FOLDER / f"{name}.json").read_text())["keys"]
-    return random_state({key: shape for key, shape in keys.items() if keep(key)})
+def small(name: str, depth: int = 2) -> ModelSpec:
+    spec = find_model(name)
+    return spec.model_copy(update={"arguments": spec.arguments | {"depth": depth}})
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -61,8 +82,10 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def pixels(image: Image.Image, resolution: int, means: tuple[Any, Any], patch: int = 1) -> Tensor:
+def pixels(image: Image.Image, resolution: int, means: Means = IMAGENET, patch: int = 1) -> Tensor:
     """(1, 3, H, W): the larger side is the resolution, normalised, zeros around up to whole patches."""
+    if means == BGR:
+        image = Image.merge("RGB", image.split()[::-1])
     width, height = image.size
     ratio = height / width
     size = (resolution, int(resolution * ratio)) if ratio <= 1 else (int(resolution / ratio), resolution)
@@ -72,57 +95,57 @@ def pixels(image: Image.Image, resolution: int, means: tuple[Any, Any], patch: i
     return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))[None]
 
 
-def check(spec: ModelSpec, file: Path, twin: Callable[[Image.Image], Tensor], resolution: int, **options: Any) -> None:
+def check(spec: ModelSpec, file: Path, twin: Twin, resolution: int = 100, **options: Any) -> None:
+    means, patch, sizes = (options.pop(k, v) for k, v in (("means", IMAGENET), ("patch", 1), ("sizes", PICTURES)))
     backbone = load_model(spec, Protocol(resolution=resolution, dtype="float32", **options), weights=file)
+    file.unlink()
     with torch.no_grad():
-        for size in PICTURES:
+        for size in sizes:
             image = picture(*size)
             found = backbone.encode_images(backbone.prepare(image)[None])[0]
-            expected = F.normalize(twin(image).flatten(), dim=0).numpy()
+            expected = F.normalize(twin(pixels(image, resolution, means, patch)))[0].numpy()
             assert np.abs(found - expected).max() < 1e-5, size
 
 
-# --- residual networks ---
+def saved(content: Any, folder: Path) -> Path:
+    torch.save(content, folder / "file.pth")
+    return folder / "file.pth"
 
 
-def norm(x: Tensor, s: State, name: str) -> Tensor:
-    return F.batch_norm(
-        x, s[f"{name}.running_mean"], s[f"{name}.running_var"], s[f"{name}.weight"], s[f"{name}.bias"], eps=1e-5
-    )
+def linear(s: State, name: str, x: Tensor) -> Tensor:
+    return F.linear(x, s[f"{name}.weight"], s.get(f"{name}.bias"))
 
 
-def resnet(s: State, x: Tensor, name: Callable[[int, int, str], str], stem: tuple[str, str], floor: float) -> Tensor:
-    """The last map of a ResNet-50; ``floor`` is where activations of the first stages are cut."""
-    x = F.max_pool2d(norm(F.conv2d(x, s[f"{stem[0]}.weight"], stride=2, padding=3), s, stem[1]).relu(), 3, 2, 1)
+def layer_norm(s: State, name: str, x: Tensor, eps: float) -> Tensor:
+    weight = s[f"{name}/scale" if f"{name}/scale" in s else f"{name}.weight"]
+    bias = s[f"{name}/bias" if f"{name}/bias" in s else f"{name}.bias"]
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def batch_norm(s: State, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
+    mean, variance, weight, bias = (s[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+
+def resnet(s: State, x: Tensor, prefix: str = "", floor: float = 0.0) -> Tensor:
+    """The last map of a ResNet-50; ``floor`` is where the activations of the first stages are cut."""
+    pycls = prefix == "encoder_q."
+    stem, after = (f"{prefix}{part}" for part in (("stem.conv", "stem.bn") if pycls else ("conv1", "bn1")))
+    x = F.conv2d(x, s[f"{stem}.weight"], stride=2, padding=3)
+    x = F.max_pool2d(batch_norm(s, after, x).relu(), 3, 2, 1)
     for stage, depth in enumerate((3, 4, 6, 3), start=1):
-        for block in range(1, depth + 1):
-            step = 2 if stage > 1 and block == 1 else 1
-            inner = floor if stage == 1 else 0.0
-
-            def part(which: str, stage: int = stage, block: int = block) -> str:
-                return name(stage, block, which)
-
-            y = norm(F.conv2d(x, s[f"{part('conv1')}.weight"]), s, part("bn1")).clamp(min=inner)
-            y = F.conv2d(y, s[f"{part('conv2')}.weight"], stride=step, padding=1)
-            y = norm(y, s, part("bn2")).clamp(min=inner)
-            y = norm(F.conv2d(y, s[f"{part('conv3')}.weight"]), s, part("bn3"))
-            if block == 1:
-                x = norm(F.conv2d(x, s[f"{part('down')}.weight"], stride=step), s, part("downbn"))
-            x = (x + y).clamp(min=floor if stage < 4 else 0.0)
+        inner, outer = floor if stage == 1 else 0.0, floor if stage < 4 else 0.0
+        for block in range(depth):
+            step = 2 if stage > 1 and block == 0 else 1
+            at = f"{prefix}s{stage}.b{block + 1}." if pycls else f"{prefix}layer{stage}.{block}."
+            a, a_bn, b, b_bn, c, c_bn, side, side_bn = (at + part for part in (PYCLS if pycls else TORCHVISION))
+            y = batch_norm(s, a_bn, F.conv2d(x, s[f"{a}.weight"])).clamp(min=inner)
+            y = batch_norm(s, b_bn, F.conv2d(y, s[f"{b}.weight"], stride=step, padding=1)).clamp(min=inner)
+            y = batch_norm(s, c_bn, F.conv2d(y, s[f"{c}.weight"]))
+            if block == 0:
+                x = batch_norm(s, side_bn, F.conv2d(x, s[f"{side}.weight"], stride=step))
+            x = (x + y).clamp(min=outer)
     return x
-
-
-def pycls(stage: int, block: int, which: str) -> str:
-    names = {"conv1": "f.a", "bn1": "f.a_bn", "conv2": "f.b", "bn2": "f.b_bn", "conv3": "f.c", "bn3": "f.c_bn"}
-    return f"encoder_q.s{stage}.b{block}.{(names | {'down': 'proj', 'downbn': 'bn'})[which]}"
-
-
-def torchvision_names(prefix: str) -> Callable[[int, int, str], str]:
-    def name(stage: int, block: int, which: str) -> str:
-        which = {"down": "downsample.0", "downbn": "downsample.1"}.get(which, which)
-        return f"{prefix}layer{stage}.{block - 1}.{which}"
-
-    return name
 
 
 def gem(x: Tensor, p: Tensor | float, eps: float) -> Tensor:
@@ -130,101 +153,67 @@ def gem(x: Tensor, p: Tensor | float, eps: float) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def cvnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
-    state = published("cvnet_resnet50")
-    file = tmp_path_factory.mktemp("cvnet") / "CVPR2022_CVNet_R50.pyth"
-    torch.save({"model_state": state, "epoch": 5}, file)
-    return state, file
-
-
-def bgr(image: Image.Image, resolution: int) -> Tensor:
-    return pixels(image, resolution, IMAGENET).flip(1)
-
-
-def cvnet_map(s: State, x: Tensor, floor: float) -> Tensor:
-    return resnet(s, x, pycls, ("encoder_q.stem.conv", "encoder_q.stem.bn"), floor)
+def cvnet() -> State:
+    return published("cvnet_resnet50")
 
 
 @pytest.mark.parametrize(("compat", "floor"), [("paper", 0.0), ("official", 0.014)])
-def test_cvnet(cvnet: tuple[State, Path], compat: str, floor: float) -> None:
-    s, file = cvnet
+def test_cvnet(cvnet: State, compat: str, floor: float, tmp_path: Path) -> None:
+    def twin(x: Tensor) -> Tensor:
+        pooled = gem(resnet(cvnet, x, "encoder_q.", floor), cvnet["encoder_q.head.pool.p"], 1e-6)
+        return linear(cvnet, "encoder_q.head.fc", pooled)
 
-    def twin(image: Image.Image) -> Tensor:
-        pooled = gem(cvnet_map(s, bgr(image, 150), floor), s["encoder_q.head.pool.p"], 1e-6)
-        return F.linear(pooled, s["encoder_q.head.fc.weight"], s["encoder_q.head.fc.bias"])
-
-    check(find_model("cvnet_resnet50"), file, twin, 150, compat=compat)
+    file = saved({"model_state": cvnet, "epoch": 5}, tmp_path)
+    check(find_model("cvnet_resnet50"), file, twin, 150, means=BGR, compat=compat)
 
 
 def superglobal(s: State, x: Tensor) -> Tensor:
-    maps = cvnet_map(s, x, 0.014)
+    maps = resnet(s, x, "encoder_q.", 0.014)
     if min(maps.shape[2:]) >= 5:
-        padded = F.pad(maps, (2, 2, 2, 2), mode="reflect").pow(2.5)
-        regions = F.unfold(padded, 5).view(1, maps.shape[1], 25, -1).mean(2).pow(1 / 2.5)
+        around = F.unfold(F.pad(maps, (2, 2, 2, 2), mode="reflect").pow(2.5), 5)
+        regions = around.view(1, maps.shape[1], 25, -1).mean(2).pow(1 / 2.5)
         maps = 0.5 * maps + 0.5 * regions.view(maps.shape)
-    pooled = F.normalize(gem(maps, 4.4, 1e-8))
-    return F.linear(pooled, s["encoder_q.head.fc.weight"], s["encoder_q.head.fc.bias"])
+    return linear(s, "encoder_q.head.fc", F.normalize(gem(maps, 4.4, 1e-8)))
 
 
-@pytest.mark.parametrize("resolution", [240, 150])  # with regions, and too small for them
-def test_superglobal(cvnet: tuple[State, Path], resolution: int) -> None:
-    s, file = cvnet
-    check(find_model("superglobal_resnet50"), file, lambda image: superglobal(s, bgr(image, resolution)), resolution)
+def test_superglobal(cvnet: State, tmp_path: Path) -> None:
+    file = saved({"model_state": cvnet}, tmp_path)
+    sizes = (*PICTURES, (120, 260))  # the map of the last one is too small for regions
+    check(find_model("superglobal_resnet50"), file, lambda x: superglobal(cvnet, x), 240, means=BGR, sizes=sizes)
 
 
-def test_superglobal_takes_the_largest_over_the_scales(cvnet: tuple[State, Path]) -> None:
-    s, file = cvnet
+def test_superglobal_takes_the_largest_over_the_scales(cvnet: State, tmp_path: Path) -> None:
+    def twin(x: Tensor) -> Tensor:
+        views = [F.interpolate(x, scale_factor=factor, mode="bicubic") for factor in (0.707, 1.414)]
+        return torch.stack([F.normalize(superglobal(cvnet, view)) for view in (x, *views)]).amax(0)
 
-    def twin(image: Image.Image) -> Tensor:
-        x, found = bgr(image, 200), []
-        for factor in (0.707, 1.0, 1.414):
-            y = x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="bicubic")
-            found.append(F.normalize(superglobal(s, y)))
-        return torch.stack(found).amax(0)
-
-    check(find_model("superglobal_resnet50"), file, twin, 200, scales=(0.707, 1.0, 1.414), combine="max")
+    spec, file = find_model("superglobal_resnet50"), saved({"model_state": cvnet}, tmp_path)
+    check(spec, file, twin, 200, means=BGR, scales=(0.707, 1.0, 1.414), combine="max")
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix", "container"),
-    [
-        ("dino_resnet50", "", None),
-        ("swav_resnet50", "module.", None),
-        ("moco_v3_resnet50", "module.base_encoder.", "x"),
-    ],
+    ("name", "prefix"),
+    [("dino_resnet50", ""), ("swav_resnet50", "module."), ("moco_v3_resnet50", "module.base_encoder.")],
 )
-def test_self_supervised_resnets(name: str, prefix: str, container: str | None, tmp_path: Path) -> None:
+def test_self_supervised_resnets(name: str, prefix: str, tmp_path: Path) -> None:
     s = published(name)
-    torch.save({"state_dict": s, "epoch": 1} if container else s, tmp_path / "file.pth")
-
-    def twin(image: Image.Image) -> Tensor:
-        stem = (f"{prefix}conv1", f"{prefix}bn1")
-        return resnet(s, pixels(image, 150, IMAGENET), torchvision_names(prefix), stem, 0.0).mean((2, 3))
-
-    check(find_model(name), tmp_path / "file.pth", twin, 150)
+    file = saved({"state_dict": s, "epoch": 1} if name.startswith("moco") else s, tmp_path)
+    check(find_model(name), file, lambda x: resnet(s, x, prefix).mean((2, 3)), 150)
 
 
 def test_recall_at_k_resnet(tmp_path: Path) -> None:
     s = published("recall_512_resnet50")
-    for key in s:  # two names of the same tensors
-        if key.startswith("layer_blocks."):
-            _, number, rest = key.split(".", 2)
-            s[key] = s[f"model.layer{int(number) + 1}.{rest}"]
-    torch.save({"state_dict": s, "progress": {}}, tmp_path / "file.pth")
+    twice = {key: re.sub(r"layer_blocks\.(\d)", lambda n: f"model.layer{int(n[1]) + 1}", key) for key in s}
+    s = {key: s[same] for key, same in twice.items()}  # two names of the same tensors
 
-    def twin(image: Image.Image) -> Tensor:
-        stem = ("model.conv1", "model.bn1")
-        pooled = gem(resnet(s, pixels(image, 150, IMAGENET), torchvision_names("model."), stem, 0.0), s["gem.p"], 1e-6)
-        pooled = F.layer_norm(pooled, (2048,), s["model.layer_norm.weight"], s["model.layer_norm.bias"], 1e-5)
-        return F.linear(pooled, s["model.last_linear.weight"], s["model.last_linear.bias"])
+    def twin(x: Tensor) -> Tensor:
+        pooled = gem(resnet(s, x, "model."), s["gem.p"], 1e-6)
+        return linear(s, "model.last_linear", layer_norm(s, "model.layer_norm", pooled, 1e-5))
 
-    check(find_model("recall_512_resnet50"), tmp_path / "file.pth", twin, 150)
+    check(find_model("recall_512_resnet50"), saved({"state_dict": s, "progress": {}}, tmp_path), twin, 150)
 
 
-# --- transformers ---
-
-
-def places(table: Tensor, grid: tuple[int, int], how: str) -> Tensor:
+def places(table: Tensor, grid: tuple[int, ...], how: str) -> Tensor:
     """(1, h * w, C) positions of a square (1, N, C) table for another grid."""
     side = math.isqrt(table.shape[1])
     if grid == (side, side):
@@ -239,214 +228,169 @@ def places(table: Tensor, grid: tuple[int, int], how: str) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(1, heads, N, D) each; (1, N, heads * D)."""
-    found = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
-    return found.transpose(1, 2).flatten(2)
+    """(1, heads, N, D) each; (1, N, heads, D)."""
+    return ((q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v).transpose(1, 2)
 
 
-def blocks(s: State, x: Tensor, prefix: str, heads: int, act: Act = F.gelu, eps: float = 1e-6) -> Tensor:
+def blocks(s: State, x: Tensor, prefix: str, heads: int, act: Twin = F.gelu, eps: float = 1e-6) -> Tensor:
     """Pre-norm blocks by the names of DINO, with layer scale and SwiGLU where the state has them."""
-    number, width = 0, x.shape[-1]
+    number, one = 0, torch.ones(1)
     while f"{prefix}{number}.norm1.weight" in s:
-        p = {
-            name.removeprefix(f"{prefix}{number}."): v for name, v in s.items() if name.startswith(f"{prefix}{number}.")
-        }
-        y = F.layer_norm(x, (width,), p["norm1.weight"], p["norm1.bias"], eps)
-        qkv = F.linear(y, p["attn.qkv.weight"], p.get("attn.qkv.bias")).view(1, -1, 3, heads, width // heads)
-        y = F.linear(attention(*qkv.permute(2, 0, 3, 1, 4)), p["attn.proj.weight"], p["attn.proj.bias"])
-        x = x + y * p.get("ls1.gamma", torch.ones(1))
-        y = F.layer_norm(x, (width,), p["norm2.weight"], p["norm2.bias"], eps)
-        if "mlp.w12.weight" in p:
-            gate, value = F.linear(y, p["mlp.w12.weight"], p["mlp.w12.bias"]).chunk(2, -1)
-            y = F.linear(F.silu(gate) * value, p["mlp.w3.weight"], p["mlp.w3.bias"])
+        at = f"{prefix}{number}."
+        qkv = linear(s, f"{at}attn.qkv", layer_norm(s, f"{at}norm1", x, eps)).unflatten(2, (3, heads, -1))
+        y = linear(s, f"{at}attn.proj", attention(*qkv.permute(2, 0, 3, 1, 4)).flatten(2))
+        x = x + y * s.get(f"{at}ls1.gamma", one)
+        y = layer_norm(s, f"{at}norm2", x, eps)
+        if f"{at}mlp.w12.weight" in s:
+            gate, value = linear(s, f"{at}mlp.w12", y).chunk(2, -1)
+            y = linear(s, f"{at}mlp.w3", F.silu(gate) * value)
         else:
-            y = F.linear(
-                act(F.linear(y, p["mlp.fc1.weight"], p["mlp.fc1.bias"])), p["mlp.fc2.weight"], p["mlp.fc2.bias"]
-            )
-        x = x + y * p.get("ls2.gamma", torch.ones(1))
+            y = linear(s, f"{at}mlp.fc2", act(linear(s, f"{at}mlp.fc1", y)))
+        x = x + y * s.get(f"{at}ls2.gamma", one)
         number += 1
+    assert number
     return x
 
 
-def class_token(
-    s: State, image: Image.Image, prefix: str, heads: int, patch: int, how: str, inside: str = ""
-) -> Tensor:
-    """(1, C) after the last norm, of a transformer with the names of DINO; ``inside`` stands before the numbers."""
+def tokens_of(s: State, x: Tensor, prefix: str, heads: int, how: str) -> Tensor:
+    """(1, N, C) after the last norm, of a transformer with the names of DINO, its blocks in one chunk or in none."""
     own = {name.removeprefix(prefix): value for name, value in s.items() if name.startswith(prefix)}
-    x = pixels(image, 100, IMAGENET, patch)
-    maps = F.conv2d(x, own["patch_embed.proj.weight"], own["patch_embed.proj.bias"], stride=patch)
+    kernel = own["patch_embed.proj.weight"]
+    maps = F.conv2d(x, kernel, own["patch_embed.proj.bias"], stride=kernel.shape[2])
     tokens = maps.flatten(2).transpose(1, 2) + places(own["pos_embed"][:, 1:], tuple(maps.shape[2:]), how)
     first = own["cls_token"] + own["pos_embed"][:, :1]
     registers = [own["register_tokens"]] if "register_tokens" in own else []
-    tokens = blocks(own, torch.cat([first, *registers, tokens], 1), f"blocks.{inside}", heads)
-    return F.layer_norm(tokens, (tokens.shape[-1],), own["norm.weight"], own["norm.bias"], 1e-6)[:, 0]
-
-
-def shallow(name: str, *blocks_of: str, depth: int = 2) -> State:
-    """The published state with its first blocks only."""
-
-    def keep(key: str) -> bool:
-        return not any(
-            key.startswith(start) and int(key.removeprefix(start).split(".")[0].split("/")[0]) >= depth
-            for start in blocks_of
-        )
-
-    return published(name, keep)
-
-
-def small(name: str, depth: int = 2, **changes: Any) -> ModelSpec:
-    spec = find_model(name)
-    return spec.model_copy(update={"arguments": spec.arguments | {"depth": depth}} | changes)
+    inside = "blocks.0." if "blocks.0.0.norm1.weight" in own else "blocks."
+    tokens = blocks(own, torch.cat([first, *registers, tokens], 1), inside, heads)
+    return layer_norm(own, "norm", tokens, 1e-6)
 
 
 @pytest.mark.parametrize(
-    ("name", "heads", "patch", "how"),
+    ("name", "prefix", "heads", "patch", "how"),
     [
-        ("dino_vitb16", 12, 16, "offset"),
-        ("dinov2_vits14", 6, 14, "offset"),
-        ("dinov2_vits14_reg", 6, 14, "antialiased"),
-        ("dinov2_vitg14", 24, 14, "offset"),
+        ("dino_vitb16", "", 12, 16, "offset"),
+        ("dinov2_vits14", "", 6, 14, "offset"),
+        ("dinov2_vits14_reg", "", 6, 14, "antialiased"),
+        ("dinov2_vitg14", "", 24, 14, "offset"),
+        ("moco_v3_vitb", "module.base_encoder.", 12, 16, "antialiased"),
+        ("unic_l", "module.encoder.", 16, 14, "offset"),
     ],
 )
-def test_dino(name: str, heads: int, patch: int, how: str, tmp_path: Path) -> None:
-    s = shallow(name, "blocks.", depth=1)
-    torch.save(s, tmp_path / "file.pth")
-    check(small(name, 1), tmp_path / "file.pth", lambda image: class_token(s, image, "", heads, patch, how), 100)
+def test_self_supervised_transformers(name: str, prefix: str, heads: int, patch: int, how: str, tmp_path: Path) -> None:
+    unic = {"module.encoder.pos_embed": [1, 577, 1024], "module.lp.heads.a.weight": [3, 3]}  # not in its list
+    s = published(name, depth=2, **(unic if name == "unic_l" else {}))
+    container = {"moco_v3_vitb": "state_dict", "unic_l": "model"}.get(name)
+    file = saved({container: s, "epoch": 1} if container else s, tmp_path)
+    check(small(name), file, lambda x: tokens_of(s, x, prefix, heads, how)[:, 0], patch=patch)
 
 
-def test_moco_v3(tmp_path: Path) -> None:
-    s = shallow("moco_v3_vitb", "module.base_encoder.blocks.", "module.momentum_encoder.blocks.")
-    torch.save({"state_dict": s, "arch": "vit_base", "epoch": 300}, tmp_path / "file.pth")
-
-    def twin(image: Image.Image) -> Tensor:
-        return class_token(s, image, "module.base_encoder.", 12, 16, "antialiased")
-
-    check(small("moco_v3_vitb"), tmp_path / "file.pth", twin, 100)
+def test_positions_stay_where_the_grid_is_that_of_the_training(tmp_path: Path) -> None:
+    s = published("dino_vitb16", depth=1)
+    spec, sizes = small("dino_vitb16", 1), ((260, 260), (260, 191))
+    check(spec, saved(s, tmp_path), lambda x: tokens_of(s, x, "", 12, "offset")[:, 0], 224, patch=16, sizes=sizes)
 
 
-def test_unic(tmp_path: Path) -> None:
-    s = shallow("unic_l", "module.encoder.blocks.0.")
-    s |= random_state({"module.encoder.pos_embed": [1, 24 * 24 + 1, 1024], "module.lp.heads.a.weight": [3, 3]})
-    torch.save({"model": s, "epoch": 1}, tmp_path / "file.pth")
+def test_zeros_stand_around_the_picture_with_the_odd_pixel_right_and_below(tmp_path: Path) -> None:
+    s, image = published("dino_vitb16", depth=1), picture(101, 67)
 
-    def twin(image: Image.Image) -> Tensor:
-        return class_token(s, image, "module.encoder.", 16, 14, "offset", inside="0.")
+    def placed(top: int, left: int) -> Tensor:
+        canvas = torch.zeros(1, 3, 80, 112)
+        canvas[:, :, top : top + 67, left : left + 101] = pixels(image, 101)
+        return F.normalize(tokens_of(s, canvas, "", 12, "offset")[:, 0])
 
-    check(small("unic_l"), tmp_path / "file.pth", twin, 100)
+    protocol = Protocol(resolution=101, dtype="float32")
+    backbone = load_model(small("dino_vitb16", 1), protocol, weights=saved(s, tmp_path))
+    found = torch.from_numpy(backbone.encode_images(backbone.prepare(image)[None]))
+    assert (found - placed(6, 5)).abs().max() < 1e-5
+    assert all((found - placed(*other)).abs().max() > 1e-4 for other in ((7, 5), (6, 6), (0, 0)))
+
+
+def test_gem_is_over_the_patch_tokens_alone(tmp_path: Path) -> None:
+    s = published("dinov2_vits14_reg", depth=1)
+
+    def twin(x: Tensor) -> Tensor:
+        tokens = tokens_of(s, x, "", 6, "antialiased")[:, 5:]
+        low = tokens.amin(1, keepdim=True).clamp(max=0)
+        return ((tokens - low).clamp(min=1e-6) ** 3).mean(1) ** (1 / 3) + low[:, 0]
+
+    check(small("dinov2_vits14_reg", 1), saved(s, tmp_path), twin, patch=14, pooling="gem")
 
 
 def test_hier(tmp_path: Path) -> None:
-    s = published("hier_dino_vits16_sop")
-    torch.save({"stduent": s, "epoch": 1}, tmp_path / "file.pth")
+    s = published("hier_dino_vits16_sop", depth=2)
 
-    def twin(image: Image.Image) -> Tensor:
-        found = F.layer_norm(class_token(s, image, "module.body.", 6, 16, "offset"), (384,))
-        return F.linear(found, s["module.last_layer.1.weight"], s["module.last_layer.1.bias"])
+    def twin(x: Tensor) -> Tensor:
+        found = F.layer_norm(tokens_of(s, x, "module.body.", 6, "offset")[:, 0], (384,), eps=1e-5)
+        return linear(s, "module.last_layer.1", found)
 
-    check(find_model("hier_dino_vits16_sop"), tmp_path / "file.pth", twin, 100)
+    check(small("hier_dino_vits16_sop"), saved({"stduent": s, "epoch": 1}, tmp_path), twin, patch=16)
 
 
 def test_recall_at_k_transformer(tmp_path: Path) -> None:
-    s = published("recall_512_vit_base_patch16_224_in21k")
-    torch.save({"state_dict": s}, tmp_path / "file.pth")
+    name = "recall_512_vit_base_patch16_224_in21k"
+    s = published(name, depth=2)
 
-    def twin(image: Image.Image) -> Tensor:
-        found = class_token(s, image, "model.", 12, 16, "antialiased")
-        found = F.layer_norm(found, (768,), s["model.layer_norm.weight"], s["model.layer_norm.bias"], 1e-5)
-        return F.linear(found, s["model.head.weight"], s["model.head.bias"])
+    def twin(x: Tensor) -> Tensor:
+        found = tokens_of(s, x, "model.", 12, "antialiased")[:, 0]
+        return linear(s, "model.head", layer_norm(s, "model.layer_norm", found, 1e-5))
 
-    check(find_model("recall_512_vit_base_patch16_224_in21k"), tmp_path / "file.pth", twin, 100)
+    check(small(name), saved({"state_dict": s}, tmp_path), twin, patch=16)
 
 
-def test_unicom(tmp_path: Path) -> None:
-    side, patch, width, heads = 56, 14, 48, 3
-    arguments = {"side": side, "patch": patch, "width": width, "depth": 2, "heads": heads, "dims": 40}
-    spec = find_model("unicom_vit_large_patch14_224").model_copy(update={"arguments": arguments})
-    grid = side // patch
-    shapes: dict[str, list[int]] = {}
-    for key, shape in json.loads((FOLDER / "unicom_vit_large_patch14_224.json").read_text())["keys"].items():
-        if not (key.startswith("blocks.") and int(key.split(".")[1]) > 1):
-            sizes = {1024: width, 4096: 4 * width, 3072: 3 * width, 256: grid**2, 1024 * 256: width * grid**2}
-            sizes |= {768: 40} if key.startswith("feature.") else {}
-            shapes[key] = [sizes.get(length, length) for length in shape]
-    s = random_state(shapes)
-    torch.save(s, tmp_path / "file.pt")
+@pytest.mark.parametrize("before", ["", "_orig_mod."])  # as published, and as fine-tuned
+def test_unicom(before: str, tmp_path: Path) -> None:
+    name = "unicom_vit_large_patch14_224"
+    arguments = {"side": 56, "patch": 14, "width": 1024, "depth": 2, "heads": 16, "dims": 768}
+    more = {"pos_embed": [1, 16, 1024], "feature.0.weight": [1024, 16 * 1024]}
+    s = published(name, depth=2, **more)
+    s["blocks.0.mlp.fc1.weight"] *= 4  # beyond 6
 
-    def twin(image: Image.Image) -> Tensor:
-        x = pixels(image, 100, CLIP, patch)
-        maps = F.conv2d(x, s["patch_embed.proj.weight"], s["patch_embed.proj.bias"], stride=patch)
+    def twin(x: Tensor) -> Tensor:
+        maps = F.conv2d(x, s["patch_embed.proj.weight"], s["patch_embed.proj.bias"], stride=14)
         tokens = maps.flatten(2).transpose(1, 2) + places(s["pos_embed"], tuple(maps.shape[2:]), "bicubic")
-        tokens = blocks(s, tokens, "blocks.", heads, F.relu6, 1e-5)
-        tokens = F.layer_norm(tokens, (width,), s["norm.weight"], s["norm.bias"], 1e-5)
-        pooled = F.adaptive_avg_pool2d(tokens.transpose(1, 2).view(1, width, *maps.shape[2:]), grid)
-        flat = pooled.flatten(2).transpose(1, 2).flatten(1)
-        for layer, after in (("0", "1"), ("2", "3")):
-            flat = F.linear(flat, s[f"feature.{layer}.weight"])
-            mean, variance = s[f"feature.{after}.running_mean"], s[f"feature.{after}.running_var"]
-            scaled = (flat - mean) / (variance + 2e-5).sqrt()
-            flat = scaled * s[f"feature.{after}.weight"] + s[f"feature.{after}.bias"]
-        return flat
+        tokens = layer_norm(s, "norm", blocks(s, tokens, "blocks.", 16, F.relu6, 1e-5), 1e-5)
+        pooled = F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, maps.shape[2:]), 4)
+        hidden = batch_norm(s, "feature.1", linear(s, "feature.0", pooled.flatten(2).transpose(1, 2).flatten(1)), 2e-5)
+        return batch_norm(s, "feature.3", linear(s, "feature.2", hidden), 2e-5)
 
-    check(spec, tmp_path / "file.pt", twin, 100)
+    file = saved({f"{before}{key}": value for key, value in s.items()}, tmp_path)
+    check(find_model(name).model_copy(update={"arguments": arguments}), file, twin, means=CLIP, patch=14)
 
 
-# --- flax ---
-
-
-def dense(s: State, name: str, x: Tensor) -> Tensor:
-    return torch.einsum("bni,io->bno", x, s[f"{name}/kernel"]) + s[f"{name}/bias"]
-
-
-def flax_norm(s: State, name: str, x: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, (x.shape[-1],), s[f"{name}/scale"], s[f"{name}/bias"], eps)
+def dense(s: State, name: str, x: Tensor, how: str = "bni,io->bno") -> Tensor:
+    return torch.einsum(how, x, s[f"{name}/kernel"]) + s[f"{name}/bias"]
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["udon_64_vitb_in21k_ft_in1k", "udon_64_vitb_clip_openai", "usrr_64_vit_base_patch16_clip_224.openai"],
+    "name", ["udon_64_vitb_in21k_ft_in1k", "udon_64_vitb_clip_openai", "usrr_64_vit_base_patch16_clip_224.openai"]
 )
 def test_flax_transformers(name: str, tmp_path: Path) -> None:
-    clip = "clip" in name
+    clip, s = "clip" in name, published(name, depth=2, but="output_projection")
+    eps, conv = (1e-5, "params/conv1") if clip else (1e-6, "params/embedding")
+    table = s["params/positional_embedding" if clip else "params/Transformer/posembed_input/pos_embedding"]
+    table, first = table.view(1, 197, 768), s["params/class_embedding" if clip else "params/cls"].view(1, 1, 768)
     start = "params/transformer/resblocks." if clip else "params/Transformer/encoderblock_"
-    keys = json.loads((FOLDER / f"{name}.json").read_text())["keys"]
-    s = random_state(
-        {
-            key: shape
-            for key, shape in keys.items()
-            if not (key.startswith(start) and int(key.removeprefix(start).split("/")[0]) > 1)
-            and "output_projection" not in key
-        }
-    )
-    file = flax_file(s, tmp_path / "checkpoint")
-    eps = 1e-5 if clip else 1e-6
-    parts = ("ln_1", "attn", "ln_2", "mlp/c_fc", "mlp/c_proj") if clip else (
-        "LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0/Dense_0", "MlpBlock_0/Dense_1",
-    )  # fmt: skip
+    parts = "ln_1 attn ln_2 mlp/c_fc mlp/c_proj"
+    if not clip:
+        parts = "LayerNorm_0 MultiHeadDotProductAttention_0 LayerNorm_1 MlpBlock_0/Dense_0 MlpBlock_0/Dense_1"
 
-    def act(x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x) if clip else F.gelu(x, approximate="tanh")
-
-    def twin(image: Image.Image) -> Tensor:
-        x = pixels(image, 100, CLIP if clip else ((0.5,) * 3, (0.5,) * 3), 16)
-        conv = "params/conv1" if clip else "params/embedding"
-        maps = F.conv2d(x, s[f"{conv}/kernel"].permute(3, 2, 0, 1), s.get(f"{conv}/bias"), stride=16)
-        table = s["params/positional_embedding" if clip else "params/Transformer/posembed_input/pos_embedding"]
-        table = table.view(1, 197, 768)
-        first = s["params/class_embedding" if clip else "params/cls"].view(1, 1, 768) + table[:, :1]
-        tokens = maps.flatten(2).transpose(1, 2) + places(table[:, 1:], tuple(maps.shape[2:]), "antialiased")
-        tokens = torch.cat([first, tokens], 1)
+    def twin(x: Tensor) -> Tensor:
+        patches = x.unfold(2, 16, 16).unfold(3, 16, 16)  # (1, 3, h, w, 16, 16)
+        tokens = torch.einsum("bchwpq,pqco->bhwo", patches, s[f"{conv}/kernel"]).flatten(1, 2)
+        tokens = tokens + s.get(f"{conv}/bias", torch.zeros(1))
+        tokens = tokens + places(table[:, 1:], tuple(patches.shape[2:4]), "antialiased")
+        tokens = torch.cat([first + table[:, :1], tokens], 1)
         if clip:
-            tokens = flax_norm(s, "params/ln_pre", tokens, eps)
+            tokens = layer_norm(s, "params/ln_pre", tokens, eps)
         for number in range(2):
-            one, attend, two, up, down = (f"{start}{number}/{part}" for part in parts)
-            y = flax_norm(s, one, tokens, eps)
-            q, k, v = (
-                torch.einsum("bni,ihd->bhnd", y, s[f"{attend}/{part}/kernel"]) + s[f"{attend}/{part}/bias"][:, None]
-                for part in ("query", "key", "value")
-            )
-            found = attention(q, k, v).view(1, -1, 12, 64)
-            tokens = tokens + torch.einsum("bnhd,hdo->bno", found, s[f"{attend}/out/kernel"]) + s[f"{attend}/out/bias"]
-            tokens = tokens + dense(s, down, act(dense(s, up, flax_norm(s, two, tokens, eps))))
-        return flax_norm(s, "params/ln_post" if clip else "params/Transformer/encoder_norm", tokens, eps)[:, 0]
+            one, attend, two, up, down = (f"{start}{number}/{part}" for part in parts.split())
+            y = layer_norm(s, one, tokens, eps)
+            q, k, v = (dense(s, f"{attend}/{part}", y, "bni,ihd->bnhd") for part in ("query", "key", "value"))
+            found = attention(*(part.transpose(1, 2) for part in (q, k, v)))
+            tokens = tokens + dense(s, f"{attend}/out", found, "bnhd,hdo->bno")
+            y = dense(s, up, layer_norm(s, two, tokens, eps))
+            tokens = tokens + dense(s, down, y * torch.sigmoid(1.702 * y) if clip else F.gelu(y, approximate="tanh"))
+        return layer_norm(s, "params/ln_post" if clip else "params/Transformer/encoder_norm", tokens, eps)[:, 0]
 
-    check(small(name), file, twin, 100)
+    file = flax_file(s, tmp_path / "checkpoint")
+    check(small(name), file, twin, means=CLIP if clip else HALVES, patch=16)
