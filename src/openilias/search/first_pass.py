@@ -135,11 +135,8 @@ def is_sound(first_pass: FirstPass, dims: int) -> bool:
     products = np.empty((len(coded.codes), len(asked.codes)), first_pass.product)
     try:
         asked.multiply(coded.codes, products)
-    except (
-        RuntimeError,
-        NotImplementedError,
-        TypeError,
-    ):  # this machine, or this version of torch, has no such product
+    # This machine, or this version of torch, has no such product.
+    except (RuntimeError, NotImplementedError, TypeError):
         return False
     found, right = _numbers(products), _numbers(coded.codes) @ _numbers(asked.codes).T
     norms = np.outer(*(np.linalg.norm(_numbers(side.codes), axis=1) for side in (coded, asked)))
