@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from openilias.adapt import train as training_module
 from openilias.adapt.classifier import Classifier, Loss
 from openilias.adapt.labelled import Labelled, Rows, label
+from openilias.adapt.learned import read_adaptation
 from openilias.adapt.linear import adapt
 from openilias.adapt.moments import moments
-from openilias.adapt.train import Recipe, read_adaptation, train
+from openilias.adapt.train import Recipe, train
 from openilias.adapt.ujcds import Settings, Training, held_out
 from openilias.adapt.whitening import learned_whitening, moments_of, pairs, pca_whitening
 from openilias.core.errors import OpenIliasError

@@ -10,7 +10,7 @@ import pytest
 
 from openilias.core.errors import OpenIliasError
 from openilias.experiments.experiment import read_experiment, ready_experiments
-from openilias.experiments.study import resolution_table
+from openilias.experiments.study import study_of
 from openilias.models.record import find_record, records
 from openilias.models.zoo import find_model
 
@@ -52,7 +52,12 @@ def test_the_rule_gives_every_test_resolution_of_the_paper() -> None:
 def test_every_ready_file_is_valid(tmp_path: Path) -> None:
     assert "resolution" in ready_experiments()
     for name in ready_experiments():
-        assert read_experiment(Path(f"ready:{name}"), {"benchmark": str(tmp_path), "out": str(tmp_path / "runs")})
+        changes = {"benchmark": str(tmp_path), "out": str(tmp_path / "runs"), "adapt.train": "uned.txt"}
+        if name == "resolution":
+            del changes["adapt.train"]
+        runs = read_experiment(Path(f"ready:{name}"), changes)
+        assert all(find_record(run.model) is not None for run in runs)
+        assert study_of(runs, [0.5] * len(runs))
 
 
 def test_a_ready_file_leaves_the_benchmark_to_the_user() -> None:
@@ -64,15 +69,14 @@ def test_a_ready_file_leaves_the_benchmark_to_the_user() -> None:
 
 def test_the_table_marks_the_resolution_of_the_rule(tmp_path: Path) -> None:
     runs = resolution_study(tmp_path)
-    found = resolution_table(runs, [number / 100 for number in range(48)])
-    assert found is not None
-    header, rows = found
-    assert header == ["model", "train px", "224 px", "384 px", "512 px", "724 px"]
-    assert rows[0] == ["eva02_base_patch16_clip_224.merged2b", "224", "0.0", "1.0*", "2.0", "3.0"]
-    assert rows[3] == ["dinov2_vitb14", "518", "12.0", "13.0", "14.0", "15.0*"]
-    assert resolution_table(runs[:1], [0.1]) is None
-    twice = [*runs[:4], *runs[:4]]
-    assert resolution_table(twice, [0.1] * 8) is None  # something else differs too
+    study = study_of(runs, [number / 100 for number in range(48)])
+    assert study is not None
+    assert study.header[:6] == ["model", "train px", "224 px", "paper", "384 px", "paper"]
+    name = "eva02_base_patch16_clip_224.merged2b"
+    assert study.rows[0] == [name, "224", "0.0", "5.0", "1.0*", "7.7", "2.0", "5.8", "3.0", "3.1"]
+    assert study.rows[3] == ["dinov2_vitb14", "518", "12.0", "6.4", "13.0", "12.2", "14.0", "14.0", "15.0*", "14.3"]
+    assert study_of(runs[:1], [0.1]) is None
+    assert study_of([*runs[:4], *runs[:4]], [0.1] * 8) is None  # something else differs too
 
 
 def test_a_study_from_the_command_line(tiny_root: Path, tmp_path: Path, ilias: Ilias) -> None:
@@ -87,7 +91,8 @@ def test_a_study_from_the_command_line(tiny_root: Path, tmp_path: Path, ilias: I
     assert done.code == 0, done.err
     assert "resnet10t" in done.out
     assert "64 px" in done.out
-    assert len(list((tmp_path / "runs").iterdir())) == 4
+    assert len(list((tmp_path / "runs").glob("model=*"))) == 4
+    assert "resnet10t" in (tmp_path / "runs" / "study.md").read_text()
     for wrong in ("protocol.k", "=3", "a={"):
         done = ilias("run", "ready:resolution", *out, "--set", wrong)
         assert done.code == 2

@@ -112,7 +112,7 @@ def test_wrong_lists_are_refused(folder: Path, text: str, message: str) -> None:
 
 def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
     with pytest.raises(OpenIliasError, match="no such training list"):
-        read_training_set(folder)
+        read_training_set(folder / "absent")
     (folder / "labels.parquet").write_bytes(b"junk")
     with pytest.raises(OpenIliasError, match="not readable Parquet"):
         read_training_set(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,35 @@ def adapted(store: DescriptorStore, linear: LinearMap) -> DescriptorStore:
         raise unfit(linear, store.dims, str(store.folder))
     manifest = {**store.manifest, "made_from": made_from, "dims": linear.outputs, "fingerprint": fingerprint(made_from)}
     return DescriptorStore(store.folder, manifest, tuple(AdaptedShard(shard, linear) for shard in store.shards))
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """The adaptation of descriptors before they are stored: a :class:`openilias.descriptors.extract.Finish`.
+
+    Attributes:
+        linear: the map.
+    """
+
+    linear: LinearMap
+
+    def check(self, dims: int) -> None:
+        """Raise OpenIliasError if the map takes other dimensions."""
+        if dims != self.linear.inputs:
+            raise unfit(self.linear, dims, "the model")
+
+    @property
+    def dims(self) -> int:
+        """Of what comes out."""
+        return self.linear.outputs
+
+    def origin(self, made_from: dict[str, Any]) -> dict[str, Any]:
+        """Return what the adapted store is made from."""
+        return adapted_origin(made_from, self.linear)
+
+    def apply(self, descriptors: Floats, item: Callable[[int], str]) -> Floats:
+        """Return (n, out) of (n, in), the bytes that :func:`adapt_store` makes of a whole shard."""
+        return adapt(self.linear, descriptors, where=item)
 
 
 def _named(shard: Shard, row: int) -> str:

@@ -12,22 +12,21 @@ import numpy as np
 import torch
 
 from openilias.adapt import ujcds, whitening
-from openilias.adapt.files import read_linear_map, write_linear_map
+from openilias.adapt.files import write_linear_map
 from openilias.adapt.labelled import Labelled, check_classes, label
+from openilias.adapt.learned import KIND, LAYER, MANIFEST, Adaptation, read_adaptation
 from openilias.adapt.linear import LinearMap, adapt
 from openilias.adapt.methods import Method
 from openilias.adapt.ujcds import HeldOut, Settings, Training, detached, held_out, planned_bytes
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path
 from openilias.core.fingerprints import fingerprint
-from openilias.core.manifests import claim, read_manifest, replacing, write_manifest
+from openilias.core.manifests import claim, replacing, write_manifest
 from openilias.core.progress import Step, progress, tell
 from openilias.core.resume import kept_state
 from openilias.data.training import TrainingSet
 from openilias.descriptors.store import DescriptorStore
 
-KIND = "linear adaptation"
-MANIFEST, LAYER = "adaptation.json", "layer.pth"
 _EVERY_SECONDS, _SHARE = 60.0, 20
 _LOOKS = 20
 """How often recall is measured."""
@@ -56,19 +55,6 @@ class Recipe:
         if self.method == "lw":
             settings["seed"] = self.settings.seed
         return {"method": self.method, "algorithm_version": version, **settings}
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """A layer that was learned.
-
-    Attributes:
-        layer: the linear map.
-        manifest: what it was made from, and how that went.
-    """
-
-    layer: LinearMap
-    manifest: dict[str, Any]
 
 
 def train(
@@ -112,21 +98,6 @@ def train(
                 out / MANIFEST, kind=KIND, made_from=made_from, sha256=layer.digest, dims=layer.outputs, history=history
             )
     return read_adaptation(out)
-
-
-def read_adaptation(folder: Path) -> Adaptation:
-    """Read what :func:`train` wrote.
-
-    Raises:
-        OpenIliasError: it is no such folder, or its layer is not the one that was written.
-    """
-    manifest = read_manifest(folder / MANIFEST, kind=KIND)
-    layer = read_linear_map(folder / LAYER)
-    if layer.digest != manifest.get("sha256"):
-        raise OpenIliasError(
-            "This layer is not the one that was learned.", where=folder / LAYER, fix="Learn it again with --overwrite."
-        )
-    return Adaptation(layer, manifest)
 
 
 def _labelled(store: DescriptorStore, training: TrainingSet | None, recipe: Recipe) -> Labelled:

@@ -31,12 +31,14 @@ def apply(
 ) -> None:
     """Adapt a descriptor store: normalise(Wx + b). Killed, it continues when run again."""
     from openilias.adapt.apply import adapt_share
-    from openilias.adapt.files import read_linear_map
+    from openilias.adapt.learned import read_layer
     from openilias.core.shards import Share, parse_share
     from openilias.descriptors.store import open_store
 
     share = Share() if shard is None else parse_share(shard)
-    unfinished = adapt_share(open_store(store), read_linear_map(adapt), out, overwrite=overwrite, share=share)
+    opened = open_store(store)
+    layer = read_layer(adapt, [opened.origin()])
+    unfinished = adapt_share(opened, layer, out, overwrite=overwrite, share=share)
     if unfinished:
         say(f"{out}: this share is done; {len(unfinished)} shards are left to the others")
         emit({"store": str(out), "unfinished": unfinished}, json)
@@ -94,7 +96,8 @@ def train(
 ) -> None:
     """Learn a linear layer from labelled descriptors. Killed, it continues when run again."""
     from openilias.adapt.classifier import Loss
-    from openilias.adapt.train import LAYER, Recipe
+    from openilias.adapt.learned import LAYER
+    from openilias.adapt.train import Recipe
     from openilias.adapt.train import train as learn
     from openilias.adapt.ujcds import Settings
     from openilias.data.training import read_training_set

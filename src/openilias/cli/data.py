@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openilias.cli import inspection, stores
-from openilias.cli.options import BenchmarkDir, Json, Overwrite, Processes, emit, say
+from openilias.cli.options import BenchmarkDir, Json, Overwrite, Processes, emit, say, table
 
 if TYPE_CHECKING:
     from openilias.data.verify import Verification
@@ -110,6 +110,58 @@ def write(
     for note in written.notes:
         say(f"  note: {note}")
     emit(counts | {"folder": str(out), "fingerprint": made.fingerprint, "notes": list(written.notes)}, json)
+
+
+@app.command(epilog="Example: ilias data uned uned/images --splits uned/info_files --out uned/images/uned.txt")
+def uned(
+    images: Annotated[Path, typer.Argument(help="Folder of the images of all data sets.", metavar="IMAGES")],
+    out: Annotated[Path, typer.Option(help="The list: .txt, lines `path,label,domain`; or .parquet.")],
+    splits: Annotated[
+        Path | None,
+        typer.Option(
+            help="UnED's split files, DIR/<name>/train.json. Without them the training lists that the data sets "
+            "themselves are published with, which are larger."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("--sample", min=0, help="Draw so many images, uniformly; 0: all.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
+    domains: Annotated[
+        str | None, typer.Option(metavar="D,D,...", help="Only these of cars, sop, inshop, inat, met, gldv2, ...")
+    ] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Do not look whether the images are there.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """List the images of UnED that the adaptation is learned from: a sample of its eight training splits.
+
+    The images lie as UnED's README says: cars/car_ims, food2k/Food2k_complete, gldv2/images/train,
+    inat/iNaturalist/train_val2018, deepfashion/inshop/img, met/MET, rp2k/all/train, sop/*_final.
+    """
+    from collections import Counter
+
+    from openilias.core.errors import OpenIliasError
+    from openilias.data.training import write_training_set
+    from openilias.data.uned import DOMAINS, on_disk, read_uned, sample
+
+    if out.exists() and not overwrite:
+        raise OpenIliasError("The list is there already.", where=out, fix="Replace it with --overwrite.")
+    only = [] if domains is None else [word.strip() for word in domains.split(",")]
+    everything = read_uned(images, splits=splits, only=only)
+    drawn = sample(everything, count or len(everything), seed=seed)
+    drawn = drawn if missing else on_disk(drawn)
+    write_training_set(drawn, out)
+    whole, kept = Counter(everything.domains), Counter(drawn.domains)
+    classes = Counter(domain for _, domain in drawn.classes)
+    published = {domain.name: domain.images for domain in DOMAINS}
+    rows = [
+        [name, f"{whole[name]:,}", f"{published[name]:,}", f"{kept[name]:,}", f"{classes[name]:,}"] for name in whole
+    ]
+    say(table(["domain", "images", "UnED has", "drawn", "their classes"], rows))
+    say(f"\n{out}: {len(drawn):,} images of {len(drawn.classes):,} classes")
+    if splits is not None and any(whole[name] != published[name] for name in whole):
+        say("these split files are not those of UnED: other numbers of images")
+    counts = {name: {"images": whole[name], "drawn": kept[name], "classes": classes[name]} for name in whole}
+    emit({"list": str(out), "images": len(drawn), "classes": len(drawn.classes), "domains": counts}, json)
 
 
 def _names(text: str) -> tuple[str, ...] | int:

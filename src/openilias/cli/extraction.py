@@ -56,6 +56,14 @@ def extract(
     model: Model,
     partition: Annotated[Partition, typer.Option(help="Which part of the benchmark.")],
     out: Annotated[Path, typer.Option(help="Folder of the descriptor store.")],
+    adapt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Adapt the descriptors with this linear layer before they are stored."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of `train`: the folder that the list's paths lie in; its own by default."),
+    ] = None,
     weights: Weights = None,
     random_weights: RandomWeights = None,
     text_weights: TextWeights = None,
@@ -86,10 +94,16 @@ def extract(
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Describe a partition of a benchmark. Killed, it continues when run again."""
+    """Describe a partition of a benchmark. Killed, it continues when run again.
+
+    With --partition train, BENCHMARK is a training set: a list `path,label,domain`, a CSV file, a folder with
+    labels.parquet, or a folder of images per class.
+    """
+    from openilias.adapt.apply import Adapting
+    from openilias.adapt.learned import read_layer
     from openilias.core.shards import Share, parse_share
-    from openilias.data import read_ilias
-    from openilias.descriptors.extract import Options, extract_share
+    from openilias.data import read_ilias, read_training_set
+    from openilias.descriptors.extract import Options, description_of, extract_share
     from openilias.descriptors.store import open_store
     from openilias.models.zoo import TextFiles, find_model, load_model
 
@@ -118,7 +132,9 @@ def extract(
         overwrite=overwrite,
         share=Share() if shard is None else parse_share(shard),
     )
-    read = read_ilias(benchmark)
+    if images is not None and partition != "train":
+        raise typer.BadParameter("--images belongs to --partition train.")
+    read = read_training_set(benchmark, root=images) if partition == "train" else read_ilias(benchmark)
     backbone = load_model(
         find_model(model),
         protocol,
@@ -127,20 +143,21 @@ def extract(
         text=TextFiles(text_weights, tokenizer),
         device=device_of(device),
     )
-    unfinished = extract_share(read, backbone, partition, out, options)
+    finish = None if adapt is None else Adapting(read_layer(adapt, [description_of(read, backbone)]))
+    unfinished = extract_share(read, backbone, partition, out, options, finish)
     if unfinished:
         say(f"{out}: this share is done; {len(unfinished)} shards are left to the others")
         emit({"store": str(out), "unfinished": unfinished}, json)
         return
     store = open_store(out)
-    say(f"{out}: {store.rows} descriptors of {backbone.dims} dimensions in {len(store.shards)} shards")
+    say(f"{out}: {store.rows} descriptors of {store.dims} dimensions in {len(store.shards)} shards")
     for item in store.skipped:
         say(f"  skipped {item.id}: {item.reason}")
     emit(
         {
             "store": str(out),
             "rows": store.rows,
-            "dims": backbone.dims,
+            "dims": store.dims,
             "shards": len(store.shards),
             "skipped": [asdict(item) for item in store.skipped],
             "fingerprint": store.fingerprint,

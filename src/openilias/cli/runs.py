@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,12 +56,14 @@ def run(
     json: Json = None,
 ) -> None:
     """Run an experiment; finished steps are kept, a killed run continues where it was."""
+    from openilias.core.files import write_bytes
     from openilias.experiments.experiment import read_experiment
     from openilias.experiments.run import Resources, run_experiment
-    from openilias.experiments.study import CHOSEN, resolution_table
+    from openilias.experiments.study import study_of
 
     experiments = read_experiment(experiment, _changes(benchmark, out, change or []))
     resources = Resources(device_of(device), batch_size, workers, timeout, retry)
+    study = study_of(experiments, [0.0] * len(experiments))  # says at once if there is no such table
     results = [run_experiment(single, resources, overwrite=overwrite) for single in experiments]
     if len(results) == 1:
         _show(results[0])
@@ -70,11 +73,12 @@ def run(
             for r in results
         ]
         say(table(["run", "mAP", "oracle", "report"], rows))
-        study = resolution_table(experiments, [result.evaluation.map for result in results])
+        study = study_of(experiments, [result.evaluation.map for result in results])
         if study is not None:
-            say(f"\nmAP by test resolution; {CHOSEN} = chosen by the rule, one step above training\n")
-            say(table(*study))
-    emit({"runs": [_summary(result) for result in results]}, json)
+            write_bytes(experiments[0].out.parent / "study.md", study.markdown().encode())
+            say(f"\n{study.title}\n")
+            say(table(study.header, study.rows))
+    emit({"runs": [_summary(result) for result in results]} | ({"table": asdict(study)} if study else {}), json)
 
 
 def _changes(benchmark: Path | None, out: Path | None, fields: list[str]) -> dict[str, Any]:

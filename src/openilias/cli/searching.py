@@ -136,12 +136,12 @@ def search(
     With --index the search is not exact: a compressed index is made and searched.
     """
     from openilias.adapt.apply import adapted
-    from openilias.adapt.files import read_linear_map
+    from openilias.adapt.learned import read_layer
     from openilias.core.shards import Share, parse_share
     from openilias.descriptors.store import open_store
 
     asked, searched = ([open_store(path) for path in paths] for paths in (queries, database))
-    linear = read_linear_map(adapt) if adapt else None
+    linear = read_layer(adapt, [store.origin() for store in asked + searched]) if adapt else None
     share = parse_share(shard) if shard else Share()
     if index is not None:
         _refuse(

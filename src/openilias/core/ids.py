@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Partition = Literal["image_queries", "text_queries", "positives", "distractors"]
+Partition = Literal["image_queries", "text_queries", "positives", "distractors", "train"]
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 DATABASE_PARTITIONS: tuple[Partition, ...] = ("positives", "distractors")
 SHAPES: dict[str, str] = {
@@ -23,7 +23,7 @@ SHAPES: dict[str, str] = {
     "positives": r"[^/]+/pos/P[^/]*\.jpg",
     "distractors": r"(?s:[^/]+\.tar/.+|distractors/.+)",
 }
-"""Regular expressions of whole ids."""
+"""Regular expressions of whole ids; those of ``train`` are any paths."""
 
 FOLDER_PREFIX = "distractors/"
 

@@ -1,9 +1,9 @@
-"""Images to learn from: ids with labels and domains, in ``labels.parquet`` or in the text lists of UnED."""
+"""Images to learn from: ids with labels and domains."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,12 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import atomic_path
+from openilias.core.files import atomic_path, write_bytes
+from openilias.core.fingerprints import fingerprint_lines
+from openilias.core.ids import Partition
+from openilias.data.benchmark import Item, SourceShard, file_shards
+from openilias.data.label_files import COLUMNS, from_folders, from_lines, from_parquet
+from openilias.images.boxes import Box
 
 LABELS = "labels.parquet"
 TRAIN = "train"
 """The folder of a benchmark that holds its training split, if it has one."""
-_COLUMNS = ("id", "label", "domain")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,27 @@ class TrainingSet:
         """Return where the file of an id lies."""
         return self.root / item
 
+    def without(self, ids: Iterable[str]) -> TrainingSet:
+        """Return the set without some images."""
+        gone = set(ids)
+        kept = [place for place, item in enumerate(self.ids) if item not in gone]
+        columns = ([column[place] for place in kept] for column in (self.ids, self.labels, self.domains))
+        return TrainingSet(self.root, *map(tuple, columns))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the images; their labels change no descriptor."""
+        return fingerprint_lines(self.ids)
+
+    def shards(self, partition: Partition) -> tuple[SourceShard, ...]:
+        """Return the shards of work, in order; there is only the partition ``train``."""
+        items = [Item(item, self.path_of(item)) for item in self.ids] if partition == "train" else []
+        return file_shards(partition, items)
+
+    def boxes(self, item: str) -> tuple[Box, ...]:
+        """Return no boxes: these images have none."""
+        return ()
+
 
 def _is_inside(item: str) -> bool:
     parts = item.split("/")
@@ -87,8 +112,10 @@ def read_training_set(source: Path, *, root: Path | None = None, images: bool = 
     """Read a training set.
 
     Args:
-        source: ``labels.parquet`` (columns id, label, domain), a folder that holds one, or a text list of lines
-            ``path,label,domain``.
+        source: ``labels.parquet`` (columns id, label, domain), a list of lines ``path,label,domain`` as that of UnED, a
+            CSV file whose first line names the columns (path, label and, if there are several, domain), a folder that
+            holds ``labels.parquet`` or ``train/labels.parquet``, or a folder of a folder of images per class, or per
+            domain and class.
         root: the folder that the ids are paths in; by default that of the file.
         images: whether the images must be there; their labels alone are enough where they are described already.
 
@@ -96,19 +123,16 @@ def read_training_set(source: Path, *, root: Path | None = None, images: bool = 
         OpenIliasError: no such file, missing columns, nulls, malformed lines, no images, doubled ids, ids that lead
             out of the folder, or files that are not there.
     """
-    source = Path(source)
-    path = source / LABELS if source.is_dir() else source
-    if not path.is_file():
-        raise OpenIliasError(
-            "There is no such training list.",
-            where=path,
-            fix=f"Give a folder with {LABELS}, or a list of path,label,domain.",
-        )
-    ids, labels, domains = _from_parquet(path) if path.suffix == ".parquet" else _from_lines(path)
+    path = _file_of(Path(source))
+    if path.is_dir():
+        ids, labels, domains = from_folders(path)
+    else:
+        ids, labels, domains = from_parquet(path) if path.suffix == ".parquet" else from_lines(path)
     if not ids:
         raise OpenIliasError("This training list names no images.", where=path, fix="Add some.")
+    folder = path if path.is_dir() else path.parent
     try:
-        made = TrainingSet(path.parent if root is None else Path(root), ids, labels, domains)
+        made = TrainingSet(folder if root is None else Path(root), ids, labels, domains)
     except OpenIliasError as error:
         raise OpenIliasError(error.what, where=path, fix=error.fix) from None
     missing = [item for item in made.ids if not _is_file(made.path_of(item))] if images else []
@@ -121,6 +145,18 @@ def read_training_set(source: Path, *, root: Path | None = None, images: bool = 
     return made
 
 
+def _file_of(source: Path) -> Path:
+    """Return the list of a folder, or the folder itself where its folders are the classes."""
+    if not source.exists():
+        raise OpenIliasError(
+            "There is no such training list.",
+            where=source,
+            fix=f"Give a folder with {LABELS} or a folder per class, or a list of path,label,domain.",
+        )
+    lists = (source / LABELS, source / TRAIN / LABELS) if source.is_dir() else ()
+    return next((path for path in lists if path.is_file()), source)
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -128,59 +164,35 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _columns(rows: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    return tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows)
-
-
-def _from_parquet(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise OpenIliasError(f"This file is not readable Parquet: {error}.", where=path, fix="Make it again.") from None
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise OpenIliasError(
-            f"These columns are missing: {', '.join(missing)}.", where=path, fix="Give the columns id, label, domain."
-        )
-    try:
-        values = {name: table.column(name).to_pylist() for name in _COLUMNS}
-    except ValueError as error:
-        raise OpenIliasError(
-            f"This file has text that is not UTF-8: {error}.", where=path, fix="Make it again."
-        ) from None
-    for name, column in values.items():
-        for row, value in enumerate(column):
-            if value is None or (isinstance(value, str) and not value.strip()) or value != value:
-                raise OpenIliasError(f"The {name} is empty.", where=f"{path}, row {row}", fix="Fill it in.")
-            whole = isinstance(value, int) and not isinstance(value, bool) and name == "label"
-            if not whole and not (isinstance(value, str) and value.isprintable()):
-                raise OpenIliasError(
-                    f"The {name} must be text, not {value!r}.", where=f"{path}, row {row}", fix="Write text."
-                )
-    return _columns([(i, str(label), str(d)) for i, label, d in zip(*values.values(), strict=True)])
-
-
-def _from_lines(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise OpenIliasError(f"This list cannot be read: {error}.", where=path) from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        words = [word.strip() for word in line.rsplit(",", 2)]  # a path may hold commas
-        if len(words) != 3 or not all(words):
-            raise OpenIliasError(
-                f"Expected 'path,label,domain', found {line!r}.", where=f"{path}, line {number}", fix="Correct it."
-            )
-        rows.append((words[0], words[1], words[2]))
-    return _columns(rows)
-
-
 def write_training_set(training: TrainingSet, path: Path) -> None:
-    """Write the ids, labels and domains of a training set to ``path``, as ``labels.parquet``."""
+    """Write ids, labels and domains: as ``labels.parquet``, or, by the ending ``.txt``, as lines ``path,label,domain``.
+
+    Raises:
+        OpenIliasError: another ending, or a label or domain with a comma in lines.
+    """
+    if path.suffix == ".txt":
+        _write_lines(training, path)
+        return
+    if path.suffix != ".parquet":
+        raise OpenIliasError("A training list is a .txt or .parquet file.", where=path, fix="Give another name.")
     columns = (training.ids, training.labels, training.domains)
-    table = pa.table({name: pa.array(values, pa.string()) for name, values in zip(_COLUMNS, columns, strict=True)})
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in zip(COLUMNS, columns, strict=True)})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
+
+
+def _write_lines(training: TrainingSet, path: Path) -> None:
+    for words in training.classes:
+        if any("," in word or not word.isprintable() or word != word.strip() for word in words):
+            raise OpenIliasError(
+                f"Lines of text cannot hold the label {words[0]!r} of {words[1]!r}.",
+                where=path,
+                fix="Write a .parquet file.",
+            )
+    strange = [repr(item) for item in training.ids if not item.isprintable() or item != item.strip()]
+    if strange:
+        raise OpenIliasError(
+            f"Lines of text cannot hold these names: {first_few(strange)}.", where=path, fix="Write a .parquet file."
+        )
+    rows = zip(training.ids, training.labels, training.domains, strict=True)
+    write_bytes(path, "".join(f"{item},{label},{domain}\n" for item, label, domain in rows).encode())

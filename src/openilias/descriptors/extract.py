@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,11 +17,12 @@ from openilias.core.ids import Partition
 from openilias.core.progress import Step, progress, tell
 from openilias.core.shards import Share
 from openilias.core.threads import one_thread_per_worker
-from openilias.data import Benchmark, Item, SourceShard
+from openilias.data import Item, SourceShard
 from openilias.descriptors.making import making, unfinished
 from openilias.descriptors.pipeline import Described, Means, describe_items
 from openilias.descriptors.store import (
     DescriptorStore,
+    Floats,
     Skipped,
     StoreShard,
     finished_shard,
@@ -80,8 +81,48 @@ class Options:
         )
 
 
+class Source(Protocol):
+    """What is described: a :class:`~openilias.data.Benchmark`, or a :class:`~openilias.data.TrainingSet`."""
+
+    @property
+    def root(self) -> Path:
+        """The folder, for messages."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies it."""
+
+    def shards(self, partition: Partition) -> tuple[SourceShard, ...]:
+        """Return the shards of work of a partition, in order."""
+
+    def boxes(self, item: str) -> tuple[Box, ...]:
+        """Return the boxes of an image."""
+
+
+class Finish(Protocol):
+    """What is done to descriptors before they are kept, as an adaptation does it."""
+
+    def check(self, dims: int) -> None:
+        """Raise OpenIliasError if descriptors of so many dimensions cannot be finished."""
+
+    @property
+    def dims(self) -> int:
+        """Of what comes out."""
+
+    def origin(self, made_from: dict[str, Any]) -> dict[str, Any]:
+        """Return what a store is made from, with what is done to it."""
+
+    def apply(self, descriptors: Floats, item: Callable[[int], str]) -> Floats:
+        """Return (n, dims) of (n, D); ``item`` names a row for a message."""
+
+
 def extract(
-    benchmark: Benchmark, backbone: Backbone, partition: Partition, out: Path, options: Options = Options()
+    benchmark: Source,
+    backbone: Backbone,
+    partition: Partition,
+    out: Path,
+    options: Options = Options(),
+    finish: Finish | None = None,
 ) -> DescriptorStore:
     """Describe a partition into a store; finished shards are kept, so a killed run continues.
 
@@ -93,17 +134,23 @@ def extract(
         partition: which part.
         out: folder of the store.
         options: how.
+        finish: what is done to the descriptors of images before they are kept.
 
     Raises:
         OpenIliasError: nothing to describe, an unreadable image, an output in the way, a model that fails, or a share
             that leaves shards of the store unfinished.
     """
-    extract_share(benchmark, backbone, partition, out, options)
+    extract_share(benchmark, backbone, partition, out, options, finish)
     return open_store(out)
 
 
 def extract_share(
-    benchmark: Benchmark, backbone: Backbone, partition: Partition, out: Path, options: Options
+    benchmark: Source,
+    backbone: Backbone,
+    partition: Partition,
+    out: Path,
+    options: Options,
+    finish: Finish | None = None,
 ) -> list[str]:
     """Do :func:`extract` for the shards of ``options.share``; return the shards of the store that are not finished.
 
@@ -125,6 +172,9 @@ def extract_share(
         "skip_unreadable": options.skip_unreadable,
         **texts,
     }
+    if finish is not None:
+        finish.check(backbone.dims)
+        made_from = finish.origin(made_from)
     sources = [shard.name for shard in shards]
     with making(
         out,
@@ -132,10 +182,10 @@ def extract_share(
         sources=sources,
         share=options.share,
         overwrite=options.overwrite,
-        dims=backbone.dims,
+        dims=backbone.dims if finish is None else finish.dims,
         weights_from=backbone.weights_from,
     ):
-        work = _Work(benchmark, backbone, partition, out, options.means(backbone))
+        work = _Work(benchmark, backbone, partition, out, options.means(backbone), finish)
         work.do(options.share.take(list(enumerate(shards))), retry=options.retry, check=options.overwrite)
     return unfinished(out, sources)
 
@@ -158,7 +208,7 @@ def contents_of(shards: tuple[SourceShard, ...]) -> str:
         ) from None
 
 
-def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
+def description_of(benchmark: Source, backbone: Backbone) -> dict[str, Any]:
     """Return everything the descriptors depend on, as JSON values."""
     return {
         "algorithm_version": ALGORITHM_VERSION,
@@ -173,11 +223,12 @@ def description_of(benchmark: Benchmark, backbone: Backbone) -> dict[str, Any]:
 class _Work:
     """What the shards of a store have in common."""
 
-    benchmark: Benchmark
+    benchmark: Source
     backbone: Backbone
     partition: Partition
     out: Path
     means: Means
+    finish: Finish | None = None
 
     def do(self, shards: list[tuple[int, SourceShard]], *, retry: bool, check: bool) -> None:
         """Describe the shards that are not finished; with ``retry``, what was passed over in those that are."""
@@ -215,7 +266,7 @@ class _Work:
             texts = self.backbone.encode_texts([_text(item) for item in items])
             step(len(items))
             # Texts are few and kept in full, as the official files have them.
-            made = Described(list(range(len(items))), texts)
+            made = self._finished(Described(list(range(len(items))), texts), items)
         else:
             if not step.done:
                 tell(self._plan(len(items)))
@@ -248,7 +299,7 @@ class _Work:
         write_shard(self.out, marker.number, source=shard.name, ids=ids, descriptors=rows, skipped=skipped)
 
     def _described(self, shard: SourceShard, items: Sequence[Item], step: Step) -> Described:
-        return describe_items(
+        made = describe_items(
             items,
             self.backbone,
             self.partition,
@@ -259,6 +310,14 @@ class _Work:
             upright=shard.tar is None or self.backbone.protocol.compat == "paper",
             dtype=self.backbone.protocol.dtype,
         )
+        return self._finished(made, items)
+
+    def _finished(self, made: Described, items: Sequence[Item]) -> Described:
+        if self.finish is None:
+            return made
+        # What is finished are the numbers as they would be stored: it is the same as finishing a store.
+        done = self.finish.apply(made.descriptors, lambda row: items[made.places[row]].id)
+        return replace(made, descriptors=done.astype(made.descriptors.dtype))
 
     def _boxes(self, item: Item) -> tuple[Box, ...]:
         return self.benchmark.boxes(item.id)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
-from openilias.core.protocol import Protocol
+from openilias.core.protocol import OF_SEARCH, Protocol
+from openilias.experiments.adapting import AdaptStep
 from openilias.models.sift_vlad import SiftVladSettings
 from openilias.search.indexes import IndexSpec
 
@@ -71,6 +72,7 @@ class Experiment(BaseModel):
         text_weights: local file of the text tower, where it is not in the weights of the image tower.
         tokenizer: folder of the tokenizer's files, instead of the hub's.
         fit: fit ``sift_vlad`` first; excludes ``weights``.
+        adapt: a linear layer between the descriptors and the search.
         queries: of which kind.
         protocol: all that the numbers depend on.
         search: how deep.
@@ -79,7 +81,10 @@ class Experiment(BaseModel):
         partial_database: accept that the benchmark's distractors are not here.
         skip_unreadable: list images that cannot be decoded and go on.
         out: folder of the run.
-        matrix: dotted field -> values.
+        stores: folder of the descriptors; by default that of the run, and one for all runs of a matrix that search the
+            same descriptors.
+        table: the table of the paper that the runs of a matrix make, shown at the end with the published numbers.
+        matrix: dotted field -> values; of a field with fields a value may name some, and the others stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +96,7 @@ class Experiment(BaseModel):
     text_weights: Path | None = None
     tokenizer: Path | None = None
     fit: FitStep | None = None
+    adapt: AdaptStep | None = None
     queries: Literal["image", "text", "both"] = "image"
     protocol: Protocol = Protocol()
     search: SearchStep = SearchStep()
@@ -99,6 +105,8 @@ class Experiment(BaseModel):
     partial_database: bool = False
     skip_unreadable: bool = False
     out: Path
+    stores: Path | None = None
+    table: Literal["C", "D", "E", "dimensions", "seeds"] | None = None
     matrix: dict[str, list[Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -110,6 +118,8 @@ class Experiment(BaseModel):
             raise ValueError("only the model sift_vlad is fitted")
         if not self.out.name:
             raise ValueError("out must name a folder")
+        if self.fit is not None and self.stores is not None:
+            raise ValueError("a fitted model lies in its run: leave stores out")
         if self.search.k is not None and self.search.k < self.protocol.k:
             raise ValueError("search.k must not be smaller than protocol.k")
         if any(0 < step.rescore < self.depth for step in self.compress):
@@ -141,6 +151,11 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 _READY = "ready:"
+_PATHS = (
+    *("benchmark", "weights", "text_weights", "tokenizer", "out", "stores"),
+    *("adapt.file", "adapt.train", "adapt.images"),
+)
+_AFTER = frozenset({"adapt", "search", "compress", "queries", "allow_missing", "partial_database", "table"})
 
 
 def ready_experiments() -> list[str]:
@@ -166,25 +181,27 @@ def read_experiment(path: Path, changes: Mapping[str, Any] = MappingProxyType({}
 
     Args:
         path: the file, or ``ready:NAME``.
-        changes: dotted fields that replace those of the file; of paths, absolute ones.
+        changes: dotted fields that replace those of the file; their paths are relative to the working folder.
 
     Raises:
         OpenIliasError: not YAML, an unknown key, or a value out of range; all of them are named.
     """
     asked, path = path, _file_of(path)
-    open_ended = {"benchmark", "out"} - set(changes) if path != asked else set()
-    if open_ended:
-        raise OpenIliasError(
-            f"{asked} leaves open: {', '.join(sorted(open_ended))}.", fix="Give --benchmark DIR and --out DIR."
-        )
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OpenIliasError(f"This experiment file cannot be read: {error}.", where=path) from None
     if not isinstance(value, dict):
         raise OpenIliasError("An experiment file is a list of 'key: value' lines.", where=path, fix="See the README.")
+    open_ended = {"benchmark", "out", *(("adapt.train",) if "adapt" in value else ())} if path != asked else set()
+    if open_ended - set(changes):
+        raise OpenIliasError(
+            f"{asked} leaves open: {', '.join(sorted(open_ended - set(changes)))}.",
+            fix="Give --benchmark DIR, --out DIR and, if it is asked for, --set adapt.train=LIST.",
+        )
     for key, changed in changes.items():
-        value = _with(value, key.split("."), changed, path)
+        here = str(Path(changed).resolve()) if key in _PATHS and isinstance(changed, str) else changed
+        value = _with(value, key.split("."), here, path)
     return [_anchored(experiment, path.resolve().parent) for experiment in _expand(value, path)]
 
 
@@ -202,14 +219,38 @@ def _expand(value: dict[str, Any], path: Path) -> list[Experiment]:
             single = _with(single, key.split("."), chosen, path)
         if single.get("model") != "sift_vlad":
             single.pop("fit", None)  # there is nothing to fit for the other models of a matrix
-        label = ",".join(f"{key}={chosen}" for key, chosen in zip(whole.matrix, values, strict=True))
-        single["out"] = str(Path(value["out"]) / label.replace("/", "_"))
+        chosen_values = dict(zip(whole.matrix, values, strict=True))
+        single["out"] = str(Path(value["out"]) / _label(chosen_values))
+        described = {key: chosen for key, chosen in chosen_values.items() if not _after_description(key)}
+        if len(described) < len(chosen_values) and "fit" not in single:
+            folder = Path(value.get("stores") or Path(value["out"]) / "stores")
+            single["stores"] = str(folder / _label(described) if described else folder)
         runs.append(_validated(single, path))
     return runs
 
 
+def _label(values: dict[str, Any]) -> str:
+    """Name the folder of a run after its values."""
+    single: dict[str, Any] = {}
+    for key, chosen in values.items():
+        single |= {f"{key}.{name}": v for name, v in chosen.items()} if isinstance(chosen, dict) else {key: chosen}
+    return ",".join(f"{key}={_word(chosen)}" for key, chosen in single.items()).replace("/", "_")
+
+
+def _word(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _after_description(key: str) -> bool:
+    """Tell whether no descriptor depends on a field."""
+    return key.split(".")[0] in _AFTER or key in {f"protocol.{name}" for name in OF_SEARCH}
+
+
 def _with(value: dict[str, Any], keys: list[str], chosen: Any, path: Path) -> dict[str, Any]:
     if len(keys) == 1:
+        before = value.get(keys[0])
+        if isinstance(before, dict) and isinstance(chosen, dict):
+            chosen = before | chosen  # of several fields the others stay
         return value | {keys[0]: chosen}
     inner = value.get(keys[0]) or {}
     if not isinstance(inner, dict):
@@ -233,9 +274,8 @@ def _validated(value: dict[str, Any], path: Path) -> Experiment:
 
 
 def _anchored(experiment: Experiment, folder: Path) -> Experiment:
-    paths = {
-        name: folder / path
-        for name in ("benchmark", "weights", "text_weights", "tokenizer", "out")
-        if (path := getattr(experiment, name)) is not None
-    }
-    return experiment.model_copy(update=paths)
+    given = {name: getattr(experiment, name) for name in _PATHS if "." not in name}
+    update: dict[str, Any] = {name: folder / path for name, path in given.items() if path is not None}
+    if experiment.adapt is not None:
+        update["adapt"] = experiment.adapt.anchored(folder)
+    return experiment.model_copy(update=update)

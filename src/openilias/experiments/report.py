@@ -78,6 +78,7 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             evaluation=evaluation,
             model=model
             | {"dims": ranking_manifest.get("dims")}
+            | ({"linear adaptation": origin["adaptation"]["sha256"][:16]} if "adaptation" in origin else {})
             | ({"weights": weights_from, "weights digest": origin["weights"][:16]} if evaluation.described else {}),
             database_size=ranking_manifest.get("database_size"),
             notes=tuple(notes),

@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from openilias.adapt.apply import adapted
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import made_folder, read_json
 from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.manifests import read_manifest, write_manifest
 from openilias.data import Benchmark, read_ilias
-from openilias.descriptors.extract import TIMEOUT, Options, description_of, extract
+from openilias.descriptors.extract import TIMEOUT, Options, Source, description_of, extract
 from openilias.descriptors.store import DescriptorStore
 from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.results import evaluate_to
 from openilias.experiments.experiment import Experiment
+from openilias.experiments.learn import layer_of
 from openilias.experiments.report import report_run
 from openilias.models.backbone import Backbone
 from openilias.models.fit import fit
@@ -80,14 +82,16 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     backbone = _load(experiment, benchmark, resources, clock, overwrite=overwrite)
     partitions = [p for p in DATABASE_PARTITIONS if benchmark.shards(p)]
 
-    def describe(partition: Partition) -> DescriptorStore:
+    stores = experiment.stores or folder
+
+    def describe(partition: Partition, source: Source = benchmark) -> DescriptorStore:
         return clock.time(
             f"extract {partition}",
             lambda: extract(
-                benchmark,
+                source,
                 backbone,
                 partition,
-                folder / partition,
+                stores / partition,
                 Options(
                     batch_size=resources.batch_size,
                     workers=resources.workers,
@@ -101,6 +105,22 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
 
     queries = [describe(partition) for partition in _QUERIES[experiment.queries]]
     database = [describe(partition) for partition in partitions]
+    layer = None
+    if experiment.adapt is not None:
+        step, origin = experiment.adapt, description_of(benchmark, backbone)
+        layer = clock.time(
+            "adapt",
+            lambda: layer_of(
+                step,
+                lambda training: describe("train", training),
+                origin,
+                folder / "adaptation",
+                device=resources.device,
+                overwrite=overwrite,
+            ),
+        )
+    if layer is not None:
+        queries, database = ([adapted(store, layer) for store in group] for group in (queries, database))
     # What a retry has added is searched and evaluated anew.
     overwrite = overwrite or resources.retry
     protocol = experiment.protocol
@@ -134,9 +154,12 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     write_manifest(
         folder / "run.json",
         kind=KIND,
-        made_from=description_of(benchmark, backbone) | {"steps": steps},
+        made_from=description_of(benchmark, backbone)
+        | {"steps": steps}
+        | ({} if layer is None else {"adaptation": layer.digest}),
         weights_from=backbone.weights_from,
         benchmark=str(experiment.benchmark.resolve()),
+        **({} if experiment.stores is None else {"stores": str(experiment.stores.resolve())}),
         skipped=[asdict(item) for store in queries + database for item in store.skipped],
         times=clock.times,
     )

@@ -100,7 +100,7 @@ def image_rows() -> tuple[ImageRow, ...]:
             map_5m_adapted=float(row["map1k_5m_adapted"]),
             map_100m_adapted=float(row["map1k_100m_adapted"]),
         )
-        for row in _read("table_g.csv")
+        for row in read_table("table_g.csv")
     )
 
 
@@ -109,7 +109,7 @@ def text_rows() -> tuple[TextRow, ...]:
     """Return Table H, in its order."""
     return tuple(
         TextRow(**_common(row), map_5m=float(row["map1k_5m"]), map_100m=float(row["map1k_100m"]))
-        for row in _read("table_h.csv")
+        for row in read_table("table_h.csv")
     )
 
 
@@ -118,7 +118,7 @@ def errata() -> tuple[Erratum, ...]:
     """Return what is known to be wrong in these tables."""
     tables: dict[str, Table] = {"G": "G", "H": "H"}
     rest = ("row", "column", "printed", "right", "why")
-    return tuple(Erratum(tables[row["table"]], *(row[name] for name in rest)) for row in _read("errata.csv"))
+    return tuple(Erratum(tables[row["table"]], *(row[name] for name in rest)) for row in read_table("errata.csv"))
 
 
 def _common(row: dict[str, str]) -> dict[str, Any]:
@@ -135,6 +135,7 @@ def _common(row: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _read(name: str) -> list[dict[str, str]]:
+def read_table(name: str) -> list[dict[str, str]]:
+    """Return the rows of a file of ``tables``, as they are printed."""
     text = files("openilias.published").joinpath("tables", name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
