@@ -38,7 +38,7 @@ from openilias.experiments.experiment import Experiment
 from openilias.experiments.run import run_experiment
 
 Array = npt.NDArray[np.float32]
-DOMAINS, OBJECTS, TESTED, PICTURES, DIMS = 4, 150, 50, 8, 256
+DOMAINS, OBJECTS, TESTED, PICTURES, DIMS, NOISE = 4, 150, 50, 6, 256, 5.0
 SEEDS = (0, 1, 2)
 EPOCHS = 30  # of a training set of some thousands; the paper: 2 of a million
 MODELS = {
@@ -64,10 +64,9 @@ class World:
             for number in range(objects):
                 center = self.rng.normal(size=24) @ self.signals[domain]
                 for _ in range(PICTURES):
-                    light = (
-                        2.5 * self.rng.normal(size=24) @ self.shared + 1.5 * self.rng.normal(size=8) @ self.own[domain]
-                    )
-                    rows.append(center + light + 1.0 * self.rng.normal(size=DIMS))
+                    light = 2.5 * self.rng.normal(size=24) @ self.shared
+                    ground = 1.5 * self.rng.normal(size=8) @ self.own[domain]
+                    rows.append(center + light + ground + NOISE * self.rng.normal(size=DIMS))
                     labels.append(f"{number}")
                     domains.append(f"domain {domain}")
         vectors = np.array(rows)

@@ -122,6 +122,9 @@ def _learned(
     labelled: Labelled, recipe: Recipe, path: Path, device: str
 ) -> tuple[LinearMap, list[dict[str, float | None]]]:
     settings = recipe.settings
+    if recipe.method != "ujcds":
+        square = 8 * labelled.store.dims**2 / 2**20
+        tell(f"{recipe.method}: {len(labelled.rows):,} images, read in blocks; matrices of {square:.0f} MiB")
     if recipe.method == "pcaw":
         return whitening.pca_whitening(whitening.moments_of(labelled), settings.dim), []
     if recipe.method == "lw":
@@ -130,7 +133,7 @@ def _learned(
     settings.check(learned)
     tell(
         f"ujcds: {len(learned.rows):,} images of {learned.count:,} classes, {settings.epochs} epochs; it takes about "
-        f"{planned_bytes(learned, settings) / 2**30:.1f} GiB beside the descriptors"
+        f"{planned_bytes(learned, settings) / 2**30:.1f} GiB beside the mapped descriptors"
     )
     return _Work(Training(learned, settings, device), kept, path).do()
 

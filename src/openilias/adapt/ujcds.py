@@ -169,10 +169,14 @@ class Training:
 
 
 def planned_bytes(labelled: Labelled, settings: Settings) -> int:
-    """Return the bytes that training takes beside the descriptors: class vectors with Adam's two states, logits."""
-    classes = labelled.count
+    """Return the bytes that training takes: class vectors, both states of Adam, logits, and descriptors held in memory.
+
+    Descriptors of a store are mapped from their files, and not counted.
+    """
+    classes, dims = labelled.count, labelled.store.dims
     wide = min(classes, (settings.sampled or classes) + settings.batch)
-    return 4 * (3 * classes * settings.dim + settings.batch * wide + 3 * settings.dim * labelled.store.dims)
+    read = sum(shard.rows * dims * shard.dtype.itemsize for shard in labelled.store.shards if not shard.mapped)
+    return read + 4 * (3 * classes * settings.dim + settings.batch * wide + 3 * settings.dim * dims)
 
 
 @dataclass(frozen=True)

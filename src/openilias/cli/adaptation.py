@@ -64,7 +64,11 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the layer: layer.pth and adaptation.json.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Lines `path,label,domain` (UnED), labels.parquet, or a folder with it.")
+        Path | None,
+        typer.Option(
+            help="Lines `path,label,domain` (UnED), CSV with a header, labels.parquet, or a folder: with "
+            "labels.parquet, or of images per class."
+        ),
     ] = None,
     method: Annotated[
         Method, typer.Option(help="UJCDS (the paper's), PCA whitening (no labels), or learned whitening.")
