@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "OpenILIAS needs Python 3.11 to 3.13: make PYTHON=/path/to/python3.12"; exit 2; }
 	@mkdir -p $(TMPDIR)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
 install: $(READY) ## make .venv and install the project into it

@@ -116,7 +116,7 @@ def same(a: Ranking, b: Ranking) -> bool:
         ("PQ8", "", 0.6, 8),
         ("PQ16x4", "", 0.6, 8),
         ("PQ16x4fs", "", 0.6, 8),
-        ("OPQ8,PQ8", "", 0.6, 8),
+        ("OPQ4,PQ4", "", 0.5, 4),
         ("IVF16,PQ8", "nprobe=16", 0.6, 16),
         ("IVF16,SQ8", "nprobe=16", 0.95, 40),
         ("IVF16_HNSW8,PQ16x4fs", "nprobe=16,quantizer_efSearch=64", 0.6, 16),

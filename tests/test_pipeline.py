@@ -325,13 +325,13 @@ def run(code: str, *arguments: object, kill_after: float | None = None) -> float
 
 
 @pytest.mark.parametrize(("code", "workers"), [(EXTRACTION, 1), (EXTRACTION, 2), (WRITING, 0)])
-def test_killed_at_ten_random_moments(folder: Path, tmp_path: Path, code: str, workers: int) -> None:
+def test_killed_at_random_moments(folder: Path, tmp_path: Path, code: str, workers: int) -> None:
     """Each run goes on from what the killed one before left, or begins anew when all was done."""
     whole = tmp_path / "whole"
     duration = run(code, folder, whole, HERE, workers)
     expected = files_of(whole)
     rng, out = random.Random(workers), tmp_path / "killed"
-    for number in range(10):
+    for number in range(6):
         run(code, folder, out, HERE, workers, kill_after=rng.random() * duration * 0.7)
         present = {path.name for path in out.glob("0*.json")} if out.exists() else set()
         for name in present:  # what is finished is whole
