@@ -2,7 +2,8 @@
 
     python benchmarks/adaptation.py                                     made-up descriptors, a minute
     python benchmarks/adaptation.py --benchmark PHOTOS --weights DIR    besides: real backbones, learned on a generated
-                                                                        training split, tested on real photographs
+                                                                        training split, tested on other generated
+                                                                        objects and on real photographs
 
 Made-up descriptors: four domains; objects of a domain differ along directions of its own, and pictures of one object
 along directions that all domains share and that are stronger (light, ground, view), and along some of its own domain.
@@ -125,34 +126,43 @@ def made_up() -> None:
     show(found)
 
 
-def photographs(benchmark: Path, weights: Path, folder: Path, instances: int) -> None:
-    """Compare methods on real photographs."""
-    settings = SynthSettings(objects=3, distractors=4, train=instances, train_images=(4, 6), size=384)
-    build_synth(folder / "generated", settings)
+def with_networks(benchmark: Path, weights: Path, folder: Path, instances: int) -> None:
+    """Compare methods on other generated objects and on real photographs, with the same layers."""
+    objects, generated = 60, folder / "generated"
+    settings = SynthSettings(objects=objects, distractors=400, train=instances, train_images=(4, 6), size=384)
+    build_synth(generated, settings)
     lines: dict[str, dict[str, Any]] = {
         "no adaptation": {"method": "none"},
         "PCAw": {"method": "pcaw"},
         "Lw": {"method": "lw"},
-        **{f"UJCDS, {name} alone": {"domains": (name,)} for name in largest(folder / "generated")},
+        **{f"UJCDS, {name} alone": {"domains": (name,)} for name in largest(generated)},
         "UJCDS, all domains": {},
     }
     for name, (model, file) in MODELS.items():
-        found: dict[str, list[float]] = {}
+        on_photographs: dict[str, list[float]] = {}
+        on_generated: dict[str, list[float]] = {}
         for line, change in lines.items():
             for seed in SEEDS if change.get("method") not in ("none", "pcaw") else SEEDS[:1]:
-                step = AdaptStep(train=folder / "generated", epochs=EPOCHS, held_out=0, seed=seed, **change)
-                experiment = Experiment(
+                out = folder / name / f"{line} {seed}".replace(" ", "_")
+                learned = AdaptStep(train=generated, epochs=EPOCHS, held_out=0, seed=seed, **change)
+                first = Experiment(
                     benchmark=benchmark,
                     model=model,
                     weights=weights / file,
                     protocol=Protocol(resolution=384, resize="pad"),
-                    adapt=step,
+                    adapt=learned,
                     stores=folder / name / "stores",
-                    out=folder / name / f"{line} {seed}".replace(" ", "_"),
+                    out=out,
                 )
-                found.setdefault(line, []).append(run_experiment(experiment).evaluation.map)
-        print(f"\n{name}, mAP@1k on the photographs, layers learned from {instances} generated objects\n")
-        show(found)
+                on_photographs.setdefault(line, []).append(run_experiment(first).evaluation.map)
+                there = AdaptStep(file=out / "adaptation") if learned.method != "none" else learned
+                places = {"stores": folder / name / "stores of generated", "out": Path(f"{out}_generated")}
+                second = first.model_copy(update={"benchmark": generated, "adapt": there, **places})
+                on_generated.setdefault(line, []).append(run_experiment(second).evaluation.map)
+        print(f"\n{name}, layers learned from {instances} generated objects; mAP@1k on {objects} others\n")
+        show(on_generated)
+        print(f"\n{name}, the same layers; mAP@1k on the photographs\n")
+        show(on_photographs)
 
 
 def largest(folder: Path) -> list[str]:
@@ -183,10 +193,10 @@ def main() -> None:
     made_up()
     if options.benchmark:
         if options.folder:
-            photographs(options.benchmark, options.weights, options.folder, options.instances)
+            with_networks(options.benchmark, options.weights, options.folder, options.instances)
             return
         with tempfile.TemporaryDirectory() as folder:
-            photographs(options.benchmark, options.weights, Path(folder), options.instances)
+            with_networks(options.benchmark, options.weights, Path(folder), options.instances)
 
 
 if __name__ == "__main__":
