@@ -295,6 +295,17 @@ def test_dimensions_and_seeds(tmp_path: Path) -> None:
         study_of(runs[:1] * 2, [0.1, 0.2])
 
 
+def test_a_changed_matrix_replaces_that_of_the_file(tmp_path: Path) -> None:
+    places = {"benchmark": str(tmp_path), "out": str(tmp_path / "runs"), "adapt": {"train": "uned.txt", "dim": 64}}
+    changes = {**places, "matrix": {"adapt.seed": [3, 4]}, "model": "resnet18"}
+    runs = read_experiment(Path("ready:adaptation-seeds"), changes)
+    assert [run.adapt.seed for run in runs if run.adapt] == [3, 4]
+    assert {run.adapt.train for run in runs if run.adapt} == {Path("uned.txt").resolve()}
+    assert {run.stores for run in runs} == {tmp_path / "runs" / "stores"}
+    with pytest.raises(OpenIliasError, match="Two runs of the matrix have the same values"):
+        read_experiment(Path("ready:adaptation-seeds"), changes | {"matrix": {"adapt.seed": [3, 3]}})
+
+
 def test_ready_files_ask_for_the_training_set(tmp_path: Path) -> None:
     with pytest.raises(OpenIliasError, match=r"leaves open: adapt\.train"):
         read_experiment(Path("ready:adaptation-seeds"), {"benchmark": str(tmp_path), "out": str(tmp_path)})

@@ -83,8 +83,11 @@ class Labelled:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the rows and their classes."""
-        return fingerprint_lines([self.store.fingerprint, *map("{} {}".format, self.rows, self.classes)])
+        """Of the descriptors, byte by byte, and the classes of the rows."""
+        shards = (shard.sha256 for shard in self.store.shards)
+        return fingerprint_lines(
+            [self.store.fingerprint, *shards, *map("{} {}".format, self.rows, self.classes), *self.domains]
+        )
 
     def of_domains(self, wanted: Sequence[str]) -> Labelled:
         """Return the part that is of some domains, its classes numbered anew in the same order.

@@ -189,7 +189,7 @@ class Benchmark:
             "image_queries": self.image_queries,
             "text_queries": self.text_queries,
             "positives": self.positives,
-        }[partition]
+        }.get(partition, ())  # a training split is a set of its own
         return file_shards(partition, [Item(item, self.path_of(item)) for item in ids])
 
     @cached_property

@@ -194,15 +194,25 @@ def read_experiment(path: Path, changes: Mapping[str, Any] = MappingProxyType({}
     if not isinstance(value, dict):
         raise OpenIliasError("An experiment file is a list of 'key: value' lines.", where=path, fix="See the README.")
     open_ended = {"benchmark", "out", *(("adapt.train",) if "adapt" in value else ())} if path != asked else set()
-    if open_ended - set(changes):
+    left = open_ended - set(_by_field(changes))
+    if left:
         raise OpenIliasError(
-            f"{asked} leaves open: {', '.join(sorted(open_ended - set(changes)))}.",
+            f"{asked} leaves open: {', '.join(sorted(left))}.",
             fix="Give --benchmark DIR, --out DIR and, if it is asked for, --set adapt.train=LIST.",
         )
-    for key, changed in changes.items():
+    for key, changed in _by_field(changes).items():
         here = str(Path(changed).resolve()) if key in _PATHS and isinstance(changed, str) else changed
-        value = _with(value, key.split("."), here, path)
+        value = value | {key: here} if key == "matrix" else _with(value, key.split("."), here, path)
     return [_anchored(experiment, path.resolve().parent) for experiment in _expand(value, path)]
+
+
+def _by_field(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``adapt: {train: x}`` as ``adapt.train: x``."""
+    single: dict[str, Any] = {}
+    for key, changed in changes.items():
+        fields = changed if key == "adapt" and isinstance(changed, dict) else None
+        single |= {key: changed} if fields is None else {f"{key}.{name}": inner for name, inner in fields.items()}
+    return single
 
 
 def _expand(value: dict[str, Any], path: Path) -> list[Experiment]:
@@ -226,6 +236,8 @@ def _expand(value: dict[str, Any], path: Path) -> list[Experiment]:
             folder = Path(value.get("stores") or Path(value["out"]) / "stores")
             single["stores"] = str(folder / _label(described) if described else folder)
         runs.append(_validated(single, path))
+    if len({run.out for run in runs}) < len(runs):
+        raise OpenIliasError("Two runs of the matrix have the same values.", where=path, fix="List each value once.")
     return runs
 
 

@@ -116,7 +116,7 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
                 origin,
                 folder / "adaptation",
                 device=resources.device,
-                overwrite=overwrite,
+                overwrite=overwrite or resources.retry,  # a retry may have described more
             ),
         )
     if layer is not None:
