@@ -144,7 +144,9 @@ def keep_words(
 
 
 @triton.jit
-def _dots(rows, queries, row, query, out, count, dims, PAIRS: tl.constexpr, DIMS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _dots(  # type: ignore[no-untyped-def]  # Triton gives its own types
+    rows, queries, row, query, out, count, dims, PAIRS: tl.constexpr, DIMS: tl.constexpr
+):
     i = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
     d = tl.arange(0, DIMS)
     there = i < count
