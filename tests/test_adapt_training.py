@@ -353,10 +353,26 @@ def test_the_command(data: tuple[DescriptorStore, TrainingSet], tmp_path: Path, 
     done = ilias(*learn, "--out", tmp_path / "no", "--domains", "moon")
     assert done.code == 2
     assert "no domain moon" in done.err
+    done = ilias(*learn, "--out", tmp_path / "no", "--margin-size", "0.2")
+    assert done.code == 2
+    assert "A margin of 0.2 does not go with the margin 'none'." in done.err
     adapted = ("adapt", "train", tmp_path / "adapted", "--method", "pcaw", "--dim", "4", "--out", tmp_path / "no")
     done = ilias(*adapted)
     assert done.code == 2
     assert "adapted already" in done.err
+
+
+@pytest.mark.parametrize(("margin", "size"), [("cosface", 0.35), ("arcface", 0.5)])
+def test_a_margin_without_a_size_has_that_of_its_paper(
+    data: tuple[DescriptorStore, TrainingSet], tmp_path: Path, ilias: Callable[..., Any], margin: str, size: float
+) -> None:
+    store, training = data
+    lines = [",".join(row) for row in zip(training.ids, training.labels, training.domains, strict=True)]
+    (tmp_path / "uned.txt").write_text("\n".join(lines))
+    learn = ("adapt", "train", store.folder, "--labels", tmp_path / "uned.txt", "--dim", "8", "--batch-size", "32")
+    done = ilias(*learn, "--out", tmp_path / "out", "--margin", margin)
+    assert done.code == 0, done.err
+    assert read_adaptation(tmp_path / "out").manifest["made_from"]["loss"]["size"] == size
 
 
 def test_labels_alone_need_no_images(tmp_path: Path) -> None:

@@ -222,6 +222,8 @@ def test_a_file_as_adaptation(root: Path, tmp_path: Path, ilias: Ilias) -> None:
         ("adapt: {}", "give a file, or train"),
         ("adapt: {file: a, dim: 3}", "nothing else can be said of it"),
         ("adapt: {method: none, images: a}", "images is the folder"),
+        ("adapt: {train: a, margin_size: 0.3}", "give margin too"),
+        ("adapt: {train: a, margin: cosface, margin_size: 0}", "margin_size"),
         ("adapt: {train: a, domains: []}", "names no domain"),
         ("adapt: {train: a, dims: 3}", "adapt.dims"),
         ("adapt: {train: a, dim: 0}", "adapt.dim"),

@@ -171,10 +171,14 @@ def test_what_is_not_there(root: Path, tmp_path: Path, ilias: Ilias) -> None:
     (root / "sop" / "Ebay_train.txt").unlink()
     with pytest.raises(OpenIliasError, match=r"sop: its training list is not here; looked for sop/Ebay_train\.txt"):
         read_uned(root)
+    with pytest.raises(OpenIliasError, match="There is no such folder"):
+        read_uned(root / "nowhere")
     with pytest.raises(OpenIliasError, match="UnED has no birds; it has cars"):
         read_uned(root, only=["birds"])
-    with pytest.raises(OpenIliasError, match="FileNotFoundError"):
+    with pytest.raises(OpenIliasError, match="There is no such folder"):
         read_uned(root, splits=tmp_path / "nothing")
+    with pytest.raises(OpenIliasError, match="FileNotFoundError"):
+        read_uned(root, splits=tmp_path)
     splits = splits_of(tmp_path, {"cars/a.jpg": (1.5, "cars")})
     with pytest.raises(OpenIliasError, match="a class_id is a number or text"):
         read_uned(root, splits=splits, only=["cars"])

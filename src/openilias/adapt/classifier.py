@@ -19,6 +19,7 @@ from torch import Tensor
 from openilias.adapt.kernels import update_rows
 from openilias.adapt.margins import with_margin
 from openilias.adapt.methods import Margin
+from openilias.core.errors import OpenIliasError
 
 _TILE = 1024
 _LEAST = 1e-12  # length that a vector is divided by, as F.normalize
@@ -33,12 +34,22 @@ class Loss:
     Attributes:
         scale: of the cosines.
         margin: kind of margin.
-        size: of the margin.
+        size: of the margin; of the cosine, or in radians.
+
+    Raises:
+        OpenIliasError: on construction, a margin without a size, or a size without a margin.
     """
 
     scale: float = 16.0
     margin: Margin = "none"
     size: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.margin == "none") != (self.size == 0):
+            raise OpenIliasError(
+                f"A margin of {self.size:g} does not go with the margin {self.margin!r}.",
+                fix="Give a kind of margin and a size above 0, or neither.",
+            )
 
 
 class Classifier:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openilias.adapt.methods import Margin, Method
+from openilias.adapt.methods import USUAL_SIZE, Margin, Method
 from openilias.cli.options import Device, Json, Overwrite, Shard, device_of, emit, say
 
 app = typer.Typer(help="Adapt descriptors with a linear layer.", no_args_is_help=True)
@@ -86,7 +86,12 @@ def train(
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of Adam, added to the gradient.")] = 1e-6,
     scale: Annotated[float, typer.Option(min=1e-3, help="Of the cosines.")] = 16.0,
     margin: Annotated[Margin, typer.Option(help="On the cosine of an image with its class.")] = "none",
-    margin_size: Annotated[float, typer.Option(min=0.0, max=3.0, help="Of the cosine, or in radians.")] = 0.0,
+    margin_size: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=3.0, help="Of the cosine, or in radians; cosface 0.35 and arcface 0.5, if none is given."
+        ),
+    ] = None,
     sampled: Annotated[
         int | None, typer.Option(min=1, help="Approximation: a step takes its classes and so many drawn ones.")
     ] = None,
@@ -113,7 +118,7 @@ def train(
         batch=batch_size,
         rate=learning_rate,
         decay=weight_decay,
-        loss=Loss(scale, margin, margin_size),
+        loss=Loss(scale, margin, USUAL_SIZE[margin] if margin_size is None else margin_size),
         sampled=sampled,
         held_out=held_out,
         seed=seed,

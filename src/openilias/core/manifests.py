@@ -36,8 +36,9 @@ def read_manifest(path: Path, *, kind: str) -> dict[str, Any]:
         OpenIliasError: no manifest, an unreadable one, or one of another kind.
     """
     if not path.exists():
+        there = path.parent.exists()
         raise OpenIliasError(
-            f"This is not a {kind}: it has no {path.name}.",
+            f"This is not a {kind}: it has no {path.name}." if there else f"There is no {kind} here.",
             where=path.parent,
             fix=f"Give the folder of a {kind} made by ilias.",
         )

@@ -150,8 +150,11 @@ def read_uned(root: Path, *, splits: Path | None = None, only: Sequence[str] = (
         only: names of data sets; all by default.
 
     Raises:
-        OpenIliasError: an unknown name, or a list that is missing or not as it is published.
+        OpenIliasError: no such folder, an unknown name, or a list that is missing or not as it is published.
     """
+    for folder in (root, splits):
+        if folder is not None and not folder.is_dir():
+            raise OpenIliasError("There is no such folder.", where=folder, fix="Name the folder of UnED.")
     known = {domain.name: domain for domain in DOMAINS}
     unknown = sorted(set(only) - set(known))
     if unknown:

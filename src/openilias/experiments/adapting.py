@@ -26,7 +26,7 @@ class AdaptStep(BaseModel):
         weight_decay: of Adam, added to the gradient.
         scale: of the cosines.
         margin: on the cosine of an image with its class.
-        margin_size: of the cosine, or in radians.
+        margin_size: of the cosine, or in radians; by default that of the paper of the margin.
         sampled: approximation: a step takes its classes and so many drawn ones.
         held_out: images kept back to measure recall on while it learns.
         seed: everything that is drawn follows from it.
@@ -46,7 +46,7 @@ class AdaptStep(BaseModel):
     weight_decay: float = Field(default=1e-6, ge=0)
     scale: float = Field(default=16.0, gt=0)
     margin: Margin = "none"
-    margin_size: float = Field(default=0.0, ge=0)
+    margin_size: float | None = Field(default=None, gt=0)
     sampled: int | None = Field(default=None, ge=1)
     held_out: int = Field(default=1000, ge=0)
     seed: int = Field(default=0, ge=0, le=2**32 - 2)
@@ -59,6 +59,8 @@ class AdaptStep(BaseModel):
             raise ValueError("a file is a layer that was learned: nothing else can be said of it")
         if self.images is not None and self.train is None:
             raise ValueError("images is the folder of the images in train")
+        if self.margin == "none" and self.margin_size is not None:
+            raise ValueError("margin_size is the size of a margin: give margin too")
         if self.domains is not None and not self.domains:
             raise ValueError("domains names no domain")
         return self

@@ -8,6 +8,7 @@ from pathlib import Path
 from openilias.adapt.classifier import Loss
 from openilias.adapt.learned import read_layer
 from openilias.adapt.linear import LinearMap
+from openilias.adapt.methods import USUAL_SIZE
 from openilias.adapt.train import Recipe, train
 from openilias.adapt.ujcds import Settings
 from openilias.data import TrainingSet, read_training_set
@@ -29,7 +30,7 @@ def recipe_of(step: AdaptStep) -> Recipe:
         batch=step.batch_size,
         rate=step.learning_rate,
         decay=step.weight_decay,
-        loss=Loss(step.scale, step.margin, step.margin_size),
+        loss=Loss(step.scale, step.margin, USUAL_SIZE[step.margin] if step.margin_size is None else step.margin_size),
         sampled=step.sampled,
         held_out=step.held_out,
         seed=step.seed,
