@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,9 @@ import torch.nn.functional as F
 from openilias.adapt import train as training_module
 from openilias.adapt.classifier import Classifier, Loss
 from openilias.adapt.labelled import Labelled, Rows, label
-from openilias.adapt.learned import read_adaptation
+from openilias.adapt.learned import read_adaptation, read_layer
 from openilias.adapt.linear import adapt
+from openilias.adapt.margins import with_margin
 from openilias.adapt.moments import moments
 from openilias.adapt.train import Recipe, train
 from openilias.adapt.ujcds import Settings, Training, held_out
@@ -115,6 +118,30 @@ def test_every_step_equals_plain_autograd(data: tuple[DescriptorStore, TrainingS
     assert np.abs(training.layer().bias - layer.bias.detach().numpy()).max() < 2e-4
 
 
+def test_the_margin_on_an_angle_never_turns_around() -> None:
+    cosines = torch.linspace(-1, 1, 2001, dtype=torch.float64).requires_grad_()
+    for margin in (0.1, 0.5, 1.5):
+        value, slope = with_margin(cosines, "arcface", margin)
+        (by_autograd,) = torch.autograd.grad(value.sum(), cosines)
+        assert (value.diff() >= 0).all()
+        assert (slope >= 0).all()
+        assert torch.allclose(slope[1:-1], by_autograd[1:-1])
+        angle = torch.acos(cosines.detach())
+        plain = angle + margin <= np.pi
+        assert torch.allclose(value[plain], torch.cos(angle + margin)[plain], atol=1e-3)
+
+
+def test_numbers_that_cannot_be_are_refused(data: tuple[DescriptorStore, TrainingSet], tmp_path: Path) -> None:
+    for make_it in (
+        lambda: Loss(scale=float("inf")), lambda: Loss(scale=float("nan")), lambda: Loss(margin="arcface", size=2.0),
+        lambda: replace(SMALL, rate=1e30), lambda: replace(SMALL, rate=0.0), lambda: replace(SMALL, decay=float("nan")),
+    ):  # fmt: skip
+        with pytest.raises(OpenIliasError):
+            make_it()
+    wild = train(*data, Recipe(settings=replace(SMALL, rate=1000.0)), tmp_path / "out")
+    assert np.isfinite(wild.layer.weight).all()
+
+
 def test_the_gradient_is_that_of_autograd() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = F.normalize(torch.randn(8, 24, generator=generator)).requires_grad_()
@@ -181,7 +208,7 @@ def test_learning_finds_the_objects(data: tuple[DescriptorStore, TrainingSet], t
 def test_pca_whitening_makes_the_covariance_one(data: tuple[DescriptorStore, TrainingSet]) -> None:
     labelled = labelled_of(data)
     x = Rows(labelled.store).take(labelled.rows).astype(np.float64)
-    layer = pca_whitening(moments_of(labelled), 10)
+    layer = pca_whitening(moments_of(labelled), 10, dtype=np.dtype(np.float16))
     z = x @ layer.weight.T.astype(np.float64) + layer.bias
     assert np.abs(z.mean(0)).max() < 1e-4
     assert np.abs(np.cov(z.T, bias=True) - np.eye(10)).max() < 1e-3
@@ -215,6 +242,36 @@ def test_learned_whitening_equals_its_definition(data: tuple[DescriptorStore, Tr
     signs = np.sign((found * expected).sum(0))
     assert np.abs(found * signs - expected).max() < 1e-3 * np.abs(expected).max()
     assert values[-1] > values[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_what_only_rounding_varies_along_is_no_axis(tmp_path: Path, dtype: type) -> None:
+    """Of few images, of a dead channel, and of numbers whose sum is always zero."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        centers = np.repeat(rng.normal(size=(200, 24)), 5, 0)
+        rows = centers + 0.5 * rng.normal(size=centers.shape)
+        rows[:, 3] = 0
+        rows[:, 4:] -= rows[:, 4:].mean(1, keepdims=True)
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(dtype)
+        ids = [f"{row}.jpg" for row in range(len(rows))]
+        store = make(tmp_path / f"{seed}", ids, rows)
+        labels = tuple(str(row // 5) for row in range(len(rows)))
+        training = TrainingSet(tmp_path, tuple(ids), labels, ("a",) * len(rows))
+        for method in ("pcaw", "lw"):
+            with pytest.raises(OpenIliasError, match="vary along 22 axes only, 23 are wanted"):
+                train(store, training, Recipe(method, replace(SMALL, dim=23)), tmp_path / "out")
+            made = train(store, training, Recipe(method, replace(SMALL, dim=22)), tmp_path / f"{seed} {method}").layer
+            assert np.isfinite(adapt(made, rows)).all()
+            assert np.linalg.norm(made.weight, axis=1).max() < 100
+        few = TrainingSet(tmp_path, tuple(ids[:15]), labels[:15], ("a",) * 15)
+        for method, message in (
+            ("pcaw", "vary along 14 axes only"),
+            ("lw", "15 matching pairs differ along 12 of the 14"),
+        ):
+            with pytest.raises(OpenIliasError, match=message):
+                recipe = Recipe(method, replace(SMALL, dim=15 if method == "pcaw" else 4), only_labelled=True)
+                train(store, few, recipe, tmp_path / "out")
 
 
 def test_pairs_are_of_one_class_and_never_an_image_with_itself() -> None:
@@ -276,6 +333,73 @@ def test_a_damaged_layer_is_noticed(data: tuple[DescriptorStore, TrainingSet], t
     (tmp_path / "out" / "adaptation.json").write_text(json.dumps(manifest | {"sha256": "0"}))
     with pytest.raises(OpenIliasError, match="not the one that was learned"):
         read_adaptation(tmp_path / "out")
+    with pytest.raises(OpenIliasError, match="not the one that was learned"):
+        train(*data, Recipe("pcaw", SMALL), tmp_path / "out")
+    for damaged in (b"", b"PK", None):
+        if damaged is not None:
+            (tmp_path / "out" / "layer.pth").write_bytes(damaged)
+        mended = train(*data, Recipe("pcaw", SMALL), tmp_path / "out", overwrite=True)
+        assert mended.layer.digest == manifest["sha256"] == read_adaptation(tmp_path / "out").layer.digest
+
+
+def test_a_folder_without_its_manifest_is_no_layer(data: tuple[DescriptorStore, TrainingSet], tmp_path: Path) -> None:
+    train(*data, Recipe("pcaw", SMALL), tmp_path / "out")
+    (tmp_path / "out" / "adaptation.json").unlink()
+    with pytest.raises(OpenIliasError, match="This is not a linear adaptation"):
+        read_layer(tmp_path / "out", [])
+    assert read_layer(tmp_path / "out" / "layer.pth", []).outputs == SMALL.dim
+    with pytest.raises(OpenIliasError, match="There is no such adaptation file"):
+        read_layer(tmp_path / "nowhere", [])
+
+
+def test_damaged_descriptors_are_not_learned_from(data: tuple[DescriptorStore, TrainingSet], tmp_path: Path) -> None:
+    store, training = data
+    shutil.copytree(store.folder, tmp_path / "store")
+    path = tmp_path / "store" / "00001.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for method in ("ujcds", "pcaw", "lw"):
+        with pytest.raises(OpenIliasError, match="not as it was written"):
+            train(open_store(tmp_path / "store"), training, Recipe(method, SMALL), tmp_path / "out")
+
+
+def test_images_that_could_not_be_described_are_left_out(
+    data: tuple[DescriptorStore, TrainingSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, training = data
+    rows = Rows(store).take(np.arange(store.rows)).astype(np.float16)
+    part = make(tmp_path / "part", list(training.ids[2:]), rows[2:], shards=1)
+    with pytest.raises(OpenIliasError, match="2 of 480 labelled images are not in the store"):
+        label(part, training)
+    marker = json.loads((tmp_path / "part" / "00000.json").read_text())
+    marker["skipped"] = [{"id": item, "reason": "it is no image"} for item in training.ids[:2]]
+    (tmp_path / "part" / "00000.json").write_text(json.dumps(marker))
+    found = label(open_store(tmp_path / "part"), training)
+    assert len(found.rows) == 478
+    assert "2 images of the training set were passed over" in capsys.readouterr().err
+    same = label(part, training.without(training.ids[:2]))
+    assert (found.classes == same.classes).all()
+
+
+def test_a_state_that_cannot_be_kept_does_not_end_the_work(
+    data: tuple[DescriptorStore, TrainingSet],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = train(*data, Recipe(settings=SMALL), tmp_path / "whole")
+    monkeypatch.setattr(training_module, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(training_module, "_SHARE", 0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        found = train(*data, Recipe(settings=SMALL), tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "its state cannot be kept" in capsys.readouterr().err
+    assert found.layer.digest == whole.layer.digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
 def test_images_are_kept_back_of_classes_with_three(data: tuple[DescriptorStore, TrainingSet]) -> None:
@@ -321,7 +445,7 @@ def test_what_cannot_be_learned_from_is_refused(data: tuple[DescriptorStore, Tra
     refused("1 of 480 labelled images are not in the store: moon.jpg", labels=more)
     refused("There is 1 class", labels=part(480, labels=("a",) * 480, domains=("b",) * 480))
     refused("41 dimensions are more than the 40", settings=replace(SMALL, dim=41))
-    refused("41 dimensions are more than the 40", settings=replace(SMALL, dim=41), method="lw")
+    refused("vary along 40 axes only, 41", settings=replace(SMALL, dim=41), method="lw")
     refused("480 images are fewer than a batch of 500", settings=replace(SMALL, batch=500))
     refused("cannot be drawn", settings=replace(SMALL, sampled=10**6))
     refused("vary along 40 axes only, 41", settings=replace(SMALL, dim=41), method="pcaw")

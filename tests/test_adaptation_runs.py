@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def test_csv_with_a_header(tmp_path: Path) -> None:
     assert made.ids == ("a,b.jpg", "c.jpg")
     assert made.classes == (("7", "cars"), ("7", "toys"))
     (tmp_path / "photos.csv").write_text("label,id\nx,a.jpg\nx,b.jpg\n")
-    assert read_training_set(tmp_path / "photos.csv", images=False).domains == ("photos", "photos")
+    assert read_training_set(tmp_path / "photos.csv", images=False).domains == ("all", "all")
+    (tmp_path / "photos.csv").write_text("x/1.jpg,class,file\nb,c,d\n")  # no header: a path is no name of a column
+    assert read_training_set(tmp_path / "photos.csv", images=False).ids == ("x/1.jpg", "b")
     for text in ("path,label\na.jpg\n", "path,label\na.jpg,\n", "path,label\na.jpg,x,y\n"):
         (tmp_path / "photos.csv").write_text(text)
         with pytest.raises(OpenIliasError, match="Expected path,label") as caught:
@@ -84,13 +87,14 @@ def test_csv_with_a_header(tmp_path: Path) -> None:
         assert "line 2" in str(caught.value.where)
 
 
-def test_folders_of_classes(tmp_path: Path) -> None:
+def test_folders_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("cat/1.jpg", "cat/2.JPG", "dog/1.png", "dog/notes.txt", ".hidden/1.jpg"):
         (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pets" / name).write_bytes(b"x")
     made = read_training_set(tmp_path / "pets")
     assert made.ids == ("cat/1.jpg", "cat/2.JPG", "dog/1.png")
-    assert made.classes == (("cat", "pets"), ("dog", "pets"))
+    assert made.classes == (("cat", "all"), ("dog", "all"))
+    assert "1 files are no images, and passed over: dog/notes.txt" in capsys.readouterr().err
     deeper = read_training_set(tmp_path)
     assert deeper.ids == ("pets/cat/1.jpg", "pets/cat/2.JPG", "pets/dog/1.png")
     assert deeper.classes == (("cat", "pets"), ("dog", "pets"))
@@ -100,6 +104,25 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(OpenIliasError, match=r"neither labels\.parquet nor a folder of images per class"):
         read_training_set(tmp_path / "nothing")
+
+
+def test_folders_of_classes_that_are_links_or_hold_other_images(tmp_path: Path) -> None:
+    for name in ("far/1.gif", "far/2.bmp", "far/3.webp", "pets/cat/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "pets" / "dog").symlink_to(tmp_path / "far")
+    assert read_training_set(tmp_path / "pets").ids == ("cat/1.jpg", "dog/1.gif", "dog/2.bmp", "dog/3.webp")
+    (tmp_path / "pets" / "round").symlink_to(tmp_path / "pets")  # a circle ends
+    with pytest.raises(OpenIliasError, match="neither all in CLASS/ nor all in DOMAIN/CLASS/"):
+        read_training_set(tmp_path / "pets")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff\xfe")
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"x")
+    with pytest.raises(OpenIliasError, match="These names are not UTF-8"):
+        read_training_set(tmp_path)
 
 
 # --- adapting while extracting ---
@@ -222,6 +245,8 @@ def test_a_file_as_adaptation(root: Path, tmp_path: Path, ilias: Ilias) -> None:
         ("adapt: {}", "give a file, or train"),
         ("adapt: {file: a, dim: 3}", "nothing else can be said of it"),
         ("adapt: {method: none, images: a}", "images is the folder"),
+        ("adapt: {train: a, scale: .inf}", "adapt.scale"),
+        ("adapt: {train: a, margin: arcface, margin_size: 2}", "margin_size"),
         ("adapt: {train: a, margin_size: 0.3}", "give margin too"),
         ("adapt: {train: a, margin: cosface, margin_size: 0}", "margin_size"),
         ("adapt: {train: a, domains: []}", "names no domain"),

@@ -97,6 +97,21 @@ def test_every_published_layout_is_read(root: Path, tmp_path: Path) -> None:
     assert set(read_uned(root, only=["met", "sop"]).domains) == {"met", "sop"}
 
 
+def test_a_landmark_of_very_many_images(root: Path) -> None:
+    names = [f"{number:016x}" for number in range(10_000)]  # more letters than the csv module takes
+    (root / "gldv2" / "train_clean.csv").write_text(f"landmark_id,images\n3,{' '.join(names)}\n")
+    made = read_uned(root, only=["gldv2"])
+    assert len(made) == 10_000
+    assert made.ids[17] == "gldv2/images/train/0/0/0/0000000000000011.jpg"
+
+
+def test_other_files_of_rp2k_are_no_images(root: Path) -> None:
+    before = read_uned(root, only=["rp2k"]).ids
+    folder = (root / before[0]).parent
+    (folder / "Thumbs.db").write_text("x")
+    assert read_uned(root, only=["rp2k"]).ids == before
+
+
 def test_numbers_and_single_lists_are_classes_too(tmp_path: Path) -> None:
     splits = splits_of(tmp_path, {"cars/a.jpg": (3, "cars"), "cars/b.jpg": ([4], "cars")})
     assert read_uned(tmp_path, splits=splits, only=["cars"]).labels == ("3", "4")
@@ -155,7 +170,7 @@ def test_escaped_names_and_missing_images(root: Path, tmp_path: Path, ilias: Ili
         ("sop/Ebay_train.txt", "", "names no images"),
         ("met/ground_truth/MET_database.json", "{", "JSONDecodeError"),
         ("met/ground_truth/MET_database.json", '[{"id": 1}]', "KeyError: 'path'"),
-        ("gldv2/train_clean.csv", "id,images\n1,abc\n", "KeyError"),
+        ("gldv2/train_clean.csv", "id,images\n1,abc\n", "its first line is 'id,images'"),
         ("gldv2/train_clean.csv", "landmark_id,images\n1,a\n", "IndexError"),
         ("cars/cars_annos.mat", "nothing", "cars: this list is not as it is published"),
         ("inat/Inat_dataset_splits/Inaturalist_train_set1.txt", "a.jpg\n", "inat: this list is not"),

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from openilias.adapt.kernels import update_rows
 from openilias.adapt.margins import with_margin
-from openilias.adapt.methods import Margin
+from openilias.adapt.methods import LARGEST_MARGIN, Margin
 from openilias.core.errors import OpenIliasError
 
-_TILE = 1024
+_TILE, _TILE_OF_GPU = 1024, 32768  # in the cache of a core; large enough for a GPU, and small beside the state
 _LEAST = 1e-12  # length that a vector is divided by, as F.normalize
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 """Of Adam (Kingma and Ba, ICLR 2015), as PyTorch has them."""
@@ -37,7 +37,7 @@ class Loss:
         size: of the margin; of the cosine, or in radians.
 
     Raises:
-        OpenIliasError: on construction, a margin without a size, or a size without a margin.
+        OpenIliasError: on construction, a scale or size that cannot be, or a margin without a size, or the reverse.
     """
 
     scale: float = 16.0
@@ -45,6 +45,10 @@ class Loss:
     size: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise OpenIliasError(f"The scale must be a finite number above 0, not {self.scale}.")
+        if not 0 <= self.size <= LARGEST_MARGIN:
+            raise OpenIliasError(f"A margin lies between 0 and {LARGEST_MARGIN}, not {self.size}.")
         if (self.margin == "none") != (self.size == 0):
             raise OpenIliasError(
                 f"A margin of {self.size:g} does not go with the margin {self.margin!r}.",
@@ -137,7 +141,7 @@ class Classifier:
     def _step(self, part: _Part, vectors: Tensor, labels: Tensor, raised: Tensor | None) -> tuple[float, Tensor]:
         value, slopes = self._slopes(part, vectors, labels, raised)
         gradient = torch.zeros_like(vectors)
-        step = _TILE if part.weight.device.type == "cpu" else len(part.weight)
+        step = tile_of(part.weight.device.type)
         for start in range(0, len(part.weight), step):
             tile = _Part(*(array[start : start + step] for array in part))
             by_cosine = slopes[:, start : start + step]
@@ -177,6 +181,11 @@ class Classifier:
         v.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
         weight.addcdiv_(m, (v.sqrt() / math.sqrt(second)).add_(EPS), value=-self.rate / first)
         inverse.copy_(1 / weight.norm(dim=1).clamp(min=_LEAST))
+
+
+def tile_of(device: str) -> int:
+    """Return how many classes are updated at once on a device."""
+    return _TILE if device == "cpu" else _TILE_OF_GPU
 
 
 class _Part(NamedTuple):

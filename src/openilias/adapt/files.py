@@ -19,13 +19,11 @@ _FIX = f"Give a file with the two tensors {WEIGHT} (out, in) and {BIAS} (out,)."
 
 
 def read_linear_map(path: Path) -> LinearMap:
-    """Read a linear map from a PyTorch or ``.safetensors`` file, or the folder of a learned one; nothing is executed.
+    """Read a linear map from a PyTorch or ``.safetensors`` file; nothing is executed.
 
     Raises:
         OpenIliasError: the file is missing, damaged, or holds something else.
     """
-    if path.is_dir():  # as it was learned
-        path = path / "layer.pth"
     if not path.is_file():
         raise OpenIliasError("There is no such adaptation file.", where=path, fix="Check --adapt.")
     try:

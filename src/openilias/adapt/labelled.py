@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.fingerprints import fingerprint_lines
+from openilias.core.progress import tell
 from openilias.data.training import TrainingSet
 from openilias.descriptors.store import DescriptorStore, Floats, Shard
 
@@ -115,12 +116,16 @@ def label(store: DescriptorStore, training: TrainingSet, *, only_labelled: bool 
 
     Args:
         store: descriptors of the images.
-        training: their labels; a class is a (label, domain) pair.
+        training: their labels; a class is a (label, domain) pair. Images that the store has skipped are left out, told.
         only_labelled: leave rows without a label out, instead of refusing them.
 
     Raises:
         OpenIliasError: labelled images are not in the store, rows have no label, or there is one class only.
     """
+    gone = {one.id for one in store.skipped} & set(training.ids)
+    if gone:
+        tell(f"{len(gone):,} images of the training set were passed over when it was described, and are left out")
+        training = training.without(gone)
     number = dict(zip(training.ids, training.class_numbers, strict=True))
     found: list[int] = []
     rows: list[int] = []

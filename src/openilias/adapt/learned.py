@@ -62,9 +62,7 @@ def read_layer(path: Path, origins: Iterable[Mapping[str, Any]]) -> LinearMap:
         OpenIliasError: as :func:`read_linear_map`, or it was learned from descriptors of another model.
     """
     folder = path if path.is_dir() else path.parent
-    if path.is_file() and (path.name != LAYER or not (folder / MANIFEST).is_file()):
-        return read_linear_map(path)
-    if not (folder / MANIFEST).is_file():
+    if not path.is_dir() and (path.name != LAYER or not (folder / MANIFEST).is_file()):
         return read_linear_map(path)
     made = read_adaptation(folder)
     learned = made.manifest["made_from"]["descriptors"]

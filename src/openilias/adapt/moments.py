@@ -27,16 +27,16 @@ class Moments:
 
 
 def moments(blocks: Iterable[npt.NDArray[np.floating]], dims: int) -> Moments:
-    """Return the moments of (n, D) blocks; products are float32 within a block, sums float64."""
+    """Return the moments of (n, D) blocks, in float64: what does not vary must come out as nothing."""
     count, total, square = 0, np.zeros(dims), np.zeros((dims, dims))
-    shift = np.zeros(dims, np.float32)
+    shift = np.zeros(dims)
     for block in blocks:
-        x = block.astype(np.float32)
+        x = block.astype(np.float64)
         if not count and len(x):
             shift = x.mean(0)  # near the mean, so that nothing cancels
         x -= shift
         count += len(x)
-        total += x.sum(0, dtype=np.float64)
+        total += x.sum(0)
         square += x.T @ x
     mean = total / max(count, 1)
     return Moments(count, mean + shift, square / max(count, 1) - np.outer(mean, mean))

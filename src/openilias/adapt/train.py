@@ -17,7 +17,7 @@ from openilias.adapt.labelled import Labelled, check_classes, label
 from openilias.adapt.learned import KIND, LAYER, MANIFEST, Adaptation, read_adaptation
 from openilias.adapt.linear import LinearMap, adapt
 from openilias.adapt.methods import Method
-from openilias.adapt.ujcds import HeldOut, Settings, Training, detached, held_out, planned_bytes
+from openilias.adapt.ujcds import HeldOut, Settings, Training, detached, held_out, planned_bytes, state_bytes
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path
 from openilias.core.fingerprints import fingerprint
@@ -89,7 +89,15 @@ def train(
     }
     state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=r"layer\.pth")
     if state == "same" and (out / LAYER).is_file():
-        return read_adaptation(out)
+        try:
+            return read_adaptation(out)
+        except OpenIliasError:
+            if not overwrite:
+                raise
+    with progress("check descriptors", total=store.rows, unit="rows") as step:
+        for shard in store.shards:  # what is damaged must not be learned from as if it were what is recorded
+            shard.verify()
+            step(shard.rows)
     with kept_state(out, f"{fingerprint(made_from)[:16]}.pt") as path:
         layer, history = _learned(labelled, recipe, path, device)
         with replacing(out, state):
@@ -107,7 +115,8 @@ def _labelled(store: DescriptorStore, training: TrainingSet | None, recipe: Reci
         )
     if training is None:
         if recipe.method != "pcaw" or recipe.domains is not None:
-            raise OpenIliasError(f"--method {recipe.method} learns from labels.", fix="Give --labels FILE.")
+            what = f"--method {recipe.method} learns" if recipe.method != "pcaw" else "Domains are known"
+            raise OpenIliasError(f"{what} from labels.", fix="Give --labels FILE.")
         rows = np.arange(store.rows)
         return Labelled(store, rows, np.zeros_like(rows), ("",))
     labelled = label(store, training, only_labelled=recipe.only_labelled)
@@ -126,16 +135,34 @@ def _learned(
         square = 8 * labelled.store.dims**2 / 2**20
         tell(f"{recipe.method}: {len(labelled.rows):,} images, read in blocks; matrices of {square:.0f} MiB")
     if recipe.method == "pcaw":
-        return whitening.pca_whitening(whitening.moments_of(labelled), settings.dim), []
+        return whitening.pca_whitening(
+            whitening.moments_of(labelled), settings.dim, dtype=whitening.dtype_of(labelled)
+        ), []
     if recipe.method == "lw":
         return whitening.learned_whitening(labelled, settings.dim, seed=settings.seed), []
     learned, kept = held_out(labelled, settings.held_out, seed=settings.seed)
     settings.check(learned)
     tell(
-        f"ujcds: {len(learned.rows):,} images of {learned.count:,} classes, {settings.epochs} epochs; it takes about "
-        f"{planned_bytes(learned, settings) / 2**30:.1f} GiB beside the mapped descriptors"
+        f"ujcds: {len(learned.rows):,} images of {learned.count:,} classes, {settings.epochs} epochs; it takes "
+        f"about {planned_bytes(learned, settings, device) / 2**30:.1f} GiB beside the mapped descriptors, and on disk "
+        f"{2 * state_bytes(learned, settings) / 2**30:.1f} GiB"
     )
+    if kept is not None:
+        tell(f"learn: {len(kept.queries):,} images are kept back to measure recall on")
     return _Work(Training(learned, settings, device), kept, path).do()
+
+
+def write_state(state: dict[str, Any], path: Path) -> None:
+    """Write a state for ``torch.load``.
+
+    Raises:
+        OSError: it cannot be written; torch would say it in words of its own.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 class _Work:
@@ -170,8 +197,11 @@ class _Work:
 
     def _save(self) -> None:
         begun = time.monotonic()
-        with atomic_path(self._path) as temporary:
-            torch.save({"training": detached(self._training.state()), "history": self._history}, temporary)
+        try:
+            with atomic_path(self._path) as temporary:
+                write_state({"training": detached(self._training.state()), "history": self._history}, temporary)
+        except OSError as error:  # hours of work are worth more than the state they would go on from
+            tell(f"learn: its state cannot be kept, killed now it goes on from an earlier one: {error}")
         self._saved = time.monotonic()
         self._cost = self._saved - begun
 
@@ -179,7 +209,7 @@ class _Work:
         if not self._path.is_file():
             return
         try:
-            state = torch.load(self._path, weights_only=True)
+            state = torch.load(self._path, weights_only=True, mmap=True)  # copied array by array
         except Exception as error:  # whatever a damaged file may raise
             tell(f"learn: the state of the last try cannot be read ({error}); it begins anew")
             return

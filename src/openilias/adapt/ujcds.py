@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openilias.adapt.classifier import Classifier, Loss
+from openilias.adapt.classifier import Classifier, Loss, tile_of
 from openilias.adapt.labelled import Labelled, Numbers, Rows
 from openilias.adapt.linear import LinearMap
 from openilias.core.errors import OpenIliasError
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
+_MOST = 1000.0  # beyond, Adam leaves the range of float32
 _SHOWN = 50
 """Steps that the loss shown is the mean of."""
 
@@ -40,6 +41,9 @@ class Settings:
         sampled: classes of a step: all, or those of its images and so many others drawn at random (an approximation).
         held_out: images kept back to measure recall on; 0 learns from all.
         seed: everything that is drawn follows from it.
+
+    Raises:
+        OpenIliasError: on construction, a rate or decay that cannot be.
     """
 
     dim: int = 512
@@ -51,6 +55,12 @@ class Settings:
     sampled: int | None = None
     held_out: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.rate <= _MOST and 0 <= self.decay <= _MOST):
+            raise OpenIliasError(
+                f"Learning rate and weight decay lie between 0 and {_MOST:g}, not {self.rate} and {self.decay}."
+            )
 
     def check(self, labelled: Labelled) -> None:
         """Refuse what cannot be.
@@ -168,15 +178,22 @@ class Training:
         self.done, self._losses = int(state["done"]), list(state["losses"])
 
 
-def planned_bytes(labelled: Labelled, settings: Settings) -> int:
-    """Return the bytes that training takes: class vectors, both states of Adam, logits, and descriptors held in memory.
+def planned_bytes(labelled: Labelled, settings: Settings, device: str = "cpu") -> int:
+    """Return the bytes that training takes: its state, logits, what lives for a moment, descriptors held in memory.
 
     Descriptors of a store are mapped from their files, and not counted.
     """
-    classes, dims = labelled.count, labelled.store.dims
-    wide = min(classes, (settings.sampled or classes) + settings.batch)
+    dims, wide = labelled.store.dims, labelled.count
+    if settings.sampled is not None:
+        wide = min(wide, settings.sampled + settings.batch)
     read = sum(shard.rows * dims * shard.dtype.itemsize for shard in labelled.store.shards if not shard.mapped)
-    return read + 4 * (3 * classes * settings.dim + settings.batch * wide + 3 * settings.dim * dims)
+    passing = 3 * settings.batch * wide + 4 * min(tile_of(device), wide) * settings.dim
+    return read + state_bytes(labelled, settings) + 4 * passing
+
+
+def state_bytes(labelled: Labelled, settings: Settings) -> int:
+    """Return the bytes of class vectors and layer, with both states of their Adam."""
+    return 4 * 3 * settings.dim * (labelled.count + labelled.store.dims)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,28 +13,23 @@ from openilias.adapt.linear import LinearMap
 from openilias.adapt.moments import Doubles, Moments, moments
 from openilias.core.errors import OpenIliasError
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 _ROWS = 8192
-_LEAST = 1e-9  # of the largest variance: less is rounding
+_LEAST = 1e-11  # of the largest variance: less is rounding of sums in float64
 
 
-def pca_whitening(of: Moments, dim: int) -> LinearMap:
+def pca_whitening(of: Moments, dim: int, *, dtype: np.dtype[Any]) -> LinearMap:
     """Return PCA whitening (Jegou and Chum, ECCV 2012): the first axes, each divided by its standard deviation.
 
     Args:
         of: mean and covariance of the descriptors.
         dim: how many axes.
+        dtype: that the descriptors are stored in; an axis along which only its rounding varies is none.
 
     Raises:
         OpenIliasError: fewer axes than that have any variance.
     """
-    values, axes = _axes(of.covariance)
-    if dim > len(values) or values[dim - 1] <= values[0] * _LEAST:
-        found = int((values > values[0] * _LEAST).sum())
-        raise OpenIliasError(
-            f"These {of.count} descriptors vary along {found} axes only, {dim} are wanted.",
-            fix=f"Give --dim {found} or less, or more descriptors.",
-        )
+    values, axes = _varying(of, dim, dtype)
     return _map((axes[:, :dim] / np.sqrt(values[:dim])).T, of.mean)
 
 
@@ -41,7 +37,8 @@ def learned_whitening(labelled: Labelled, dim: int, *, seed: int) -> LinearMap:
     """Return learned whitening (Mikolajczyk and Matas, ICCV 2007; Radenovic et al., PAMI 2019).
 
     The differences of matching pairs are made white; then the axes along which all descriptors vary most are taken.
-    Each image of a class of two or more makes a pair with another one of its class, drawn at random.
+    Each image of a class of two or more makes a pair with another one of its class, drawn at random. Axes along which
+    no descriptor varies, as those of dead channels, are left out first.
 
     Args:
         labelled: descriptors with their classes.
@@ -51,30 +48,27 @@ def learned_whitening(labelled: Labelled, dim: int, *, seed: int) -> LinearMap:
     Raises:
         OpenIliasError: too few pairs, or more dimensions than there are.
     """
-    if dim > labelled.store.dims:
-        raise OpenIliasError(
-            f"{dim} dimensions are more than the {labelled.store.dims} of the descriptors.",
-            where=labelled.store.folder,
-            fix=f"Give --dim {labelled.store.dims} or less.",
-        )
     first, second = pairs(labelled.classes, seed=seed)
     rows = Rows(labelled.store)
+    spread = moments(_blocks(rows, labelled.rows), rows.dims)
+    support = _varying(spread, dim, dtype_of(labelled))[1]
     within = np.zeros((rows.dims, rows.dims))
     total = np.zeros(rows.dims)
     for start in range(0, len(first), _ROWS):
         one = rows.take(labelled.rows[first[start : start + _ROWS]])
-        difference = one - rows.take(labelled.rows[second[start : start + _ROWS]])
+        difference = (one - rows.take(labelled.rows[second[start : start + _ROWS]])).astype(np.float64)
         within += difference.T @ difference
         total += one.sum(0, dtype=np.float64)
-    values, axes = _axes(within / max(len(first), 1))
-    if not len(first) or values[-1] <= values[0] * _LEAST:
+    values, axes = _axes(support.T @ (within / max(len(first), 1)) @ support)
+    least = max(values[0] * _LEAST, _rounding(spread, dtype_of(labelled)))
+    if values[-1] <= least:
         raise OpenIliasError(
-            f"{len(first)} matching pairs do not determine {rows.dims} dimensions.",
+            f"The {len(first)} matching pairs differ along {int((values > least).sum())} of the {len(values)} axes of "
+            "these descriptors.",
             where=labelled.store.folder,
             fix="Give more images of classes with two or more, or --method pcaw, which needs no pairs.",
         )
-    whitened = (axes / np.sqrt(values)).T
-    spread = moments(_blocks(rows, labelled.rows), rows.dims)
+    whitened = (support @ axes / np.sqrt(values)).T
     mean = total / len(first)
     shifted = spread.mean - mean
     scatter = whitened @ (spread.covariance + np.outer(shifted, shifted)) @ whitened.T
@@ -95,6 +89,11 @@ def pairs(classes: Numbers, *, seed: int) -> tuple[Numbers, Numbers]:
     return first[by_image].astype(np.int64), second[by_image].astype(np.int64)
 
 
+def dtype_of(labelled: Labelled) -> np.dtype[Any]:
+    """Return the coarsest type that descriptors of the store are kept in."""
+    return max((shard.dtype for shard in labelled.store.shards), key=lambda dtype: np.finfo(dtype).eps)
+
+
 def moments_of(labelled: Labelled) -> Moments:
     """Return the moments of the rows of a store that are learned from."""
     rows = Rows(labelled.store)
@@ -104,6 +103,30 @@ def moments_of(labelled: Labelled) -> Moments:
 def _blocks(rows: Rows, numbers: Numbers) -> Iterator[npt.NDArray[np.float32]]:
     for start in range(0, len(numbers), _ROWS):
         yield rows.take(numbers[start : start + _ROWS])
+
+
+def _rounding(of: Moments, dtype: np.dtype[Any]) -> float:
+    """Return four times the variance that rounding to a type leaves along an axis; of many axes none has more."""
+    unit = float(np.finfo(dtype).eps) / 2
+    return 4 * unit**2 / 3 * float((np.diag(of.covariance) + of.mean**2).max())
+
+
+def _varying(of: Moments, dim: int, dtype: np.dtype[Any]) -> tuple[Doubles, Doubles]:
+    """Return the variances that are more than rounding, and their axes.
+
+    Raises:
+        OpenIliasError: they are fewer than ``dim``.
+    """
+    values, axes = _axes(of.covariance)
+    found = int((values > max(values[0] * _LEAST, _rounding(of, dtype))).sum())
+    if not found:
+        raise OpenIliasError(f"These {of.count} descriptors are all the same.", fix="Give others.")
+    if dim > found:
+        raise OpenIliasError(
+            f"These {of.count} descriptors vary along {found} axes only, {dim} are wanted.",
+            fix=f"Give --dim {found} or less, or more descriptors.",
+        )
+    return values[:found], axes[:, :found]
 
 
 def _axes(covariance: Doubles) -> tuple[Doubles, Doubles]:

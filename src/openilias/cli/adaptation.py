@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openilias.adapt.methods import USUAL_SIZE, Margin, Method
+from openilias.adapt.methods import LARGEST_MARGIN, USUAL_SIZE, Margin, Method
 from openilias.cli.options import Device, Json, Overwrite, Shard, device_of, emit, say
 
 app = typer.Typer(help="Adapt descriptors with a linear layer.", no_args_is_help=True)
@@ -89,7 +89,9 @@ def train(
     margin_size: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=3.0, help="Of the cosine, or in radians; cosface 0.35 and arcface 0.5, if none is given."
+            min=0.0,
+            max=LARGEST_MARGIN,
+            help="Of the cosine, or in radians; by default 0.35 of cosface, 0.5 of arcface.",
         ),
     ] = None,
     sampled: Annotated[

@@ -12,13 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.progress import tell
+from openilias.data.ilias import IMAGE_ENDINGS
 
 COLUMNS = ("id", "label", "domain")
 """Of ``labels.parquet``."""
 Columns = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 """Ids, labels, domains."""
 _NAMES = {"id": ("path", "id", "image", "file"), "label": ("label", "class"), "domain": ("domain",)}
-_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+ONE_DOMAIN = "all"
+"""The domain of images of which none is said."""
 
 
 def from_parquet(path: Path) -> Columns:
@@ -57,16 +60,16 @@ def from_parquet(path: Path) -> Columns:
 def from_lines(path: Path) -> Columns:
     """Read a list of lines ``path,label,domain``, or CSV whose first line names the columns.
 
-    Without a column of domains all images are of one, named as the file.
+    Without a column of domains all images are of one, :data:`ONE_DOMAIN`.
 
     Raises:
         OpenIliasError: no text, or a malformed line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = [word.strip().lower() for word in next(csv.reader(file), [])]
+            header = _is_header(file.readline())
             file.seek(0)
-            if all(any(name in first for name in _NAMES[kind]) for kind in ("id", "label")):
+            if header:
                 return _columns(list(_from_csv(csv.reader(file, strict=True), path)))
             lines = file.read().splitlines()
     except (OSError, ValueError, csv.Error) as error:
@@ -84,6 +87,13 @@ def from_lines(path: Path) -> Columns:
     return _columns(rows)
 
 
+def _is_header(line: str) -> bool:
+    """Whether a line names the columns; a path or a file is no name of a column."""
+    words = [word.strip().lower() for word in next(csv.reader([line]), [])]
+    named = all(any(name in words for name in _NAMES[kind]) for kind in ("id", "label"))
+    return named and not any("/" in word or "." in word for word in words)
+
+
 def _from_csv(reader: Any, path: Path) -> Iterator[tuple[str, str, str]]:
     header = [word.strip().lower() for word in next(reader)]
     places = {kind: [header.index(name) for name in names if name in header][:1] for kind, names in _NAMES.items()}
@@ -97,29 +107,34 @@ def _from_csv(reader: Any, path: Path) -> Iterator[tuple[str, str, str]]:
                 where=f"{path}, line {reader.line_num}",
                 fix="Correct it.",
             )
-        yield found[0], found[1], found[2] if places["domain"] else path.stem
+        yield found[0], found[1], found[2] if places["domain"] else ONE_DOMAIN
 
 
 def from_folders(root: Path) -> Columns:
     """Read a folder of a folder of images per class, or per domain and class; a label is a folder's name.
 
-    Without folders of domains all images are of one, named as the folder. Hidden files are passed over.
+    Without folders of domains all images are of one, :data:`ONE_DOMAIN`. Hidden files are passed over, others that are
+    no images too, told. Links to folders of domains and classes are followed.
 
     Raises:
-        OpenIliasError: images elsewhere, both kinds mixed, or no images at all.
+        OpenIliasError: images elsewhere, both kinds mixed, names that are not UTF-8, or no images at all.
     """
     found: list[tuple[str, str, str]] = []
     depths: dict[int, str] = {}
-    for folder, inner, files in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+    others: list[str] = []
+    for folder, inner, files in os.walk(root, followlinks=True):
         place = Path(folder).relative_to(root)
-        images = sorted(name for name in files if not name.startswith(".") and Path(name).suffix.lower() in _IMAGES)
+        seen = [name for name in inner if not name.startswith(".")]
+        inner[:] = sorted(name for name in seen if len(place.parts) < 2 or not Path(folder, name).is_symlink())
+        shown = sorted(name for name in files if not name.startswith("."))
+        images = [name for name in shown if name.lower().endswith(IMAGE_ENDINGS)]
+        others += [str(place / name) for name in shown if not name.lower().endswith(IMAGE_ENDINGS)]
         if not images:
             continue
         depths.setdefault(len(place.parts), (place / images[0]).as_posix())
         if len(place.parts) not in (1, 2):
             break
-        domain = place.parts[0] if len(place.parts) == 2 else root.resolve().name
+        domain = place.parts[0] if len(place.parts) == 2 else ONE_DOMAIN
         found += [((place / name).as_posix(), place.name, domain) for name in images]
     if not depths:
         raise OpenIliasError(
@@ -133,7 +148,20 @@ def from_folders(root: Path) -> Columns:
             where=root,
             fix="Move them, or give a list of path,label,domain.",
         )
+    strange = [repr(item) for item, *_ in found if not _is_text(item)]
+    if strange:
+        raise OpenIliasError(f"These names are not UTF-8: {first_few(strange)}.", where=root, fix="Rename them.")
+    if others:
+        tell(f"{root}: {len(others):,} files are no images, and passed over: {first_few(others)}")
     return _columns(found)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _columns(rows: Sequence[tuple[str, str, str]]) -> Columns:

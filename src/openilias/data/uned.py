@@ -7,7 +7,6 @@ training lists that each data set is published with.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.data.ilias import IMAGE_ENDINGS
 from openilias.data.training import TrainingSet
 
 Rows = Iterator[tuple[str, str]]
@@ -80,10 +80,14 @@ def _met(path: Path, root: Path) -> Rows:
 
 
 def _gldv2(path: Path, root: Path) -> Rows:
-    with path.open(encoding="utf-8", newline="") as file:
-        for entry in csv.DictReader(file):
-            for name in entry["images"].split():
-                yield f"gldv2/images/train/{name[0]}/{name[1]}/{name[2]}/{name}.jpg", entry["landmark_id"]
+    with path.open(encoding="utf-8") as file:  # a landmark may have more images than the csv module takes letters
+        header = file.readline().strip()
+        if header != "landmark_id,images":
+            raise ValueError(f"its first line is {header[:80]!r}, not 'landmark_id,images'")
+        for line in file:
+            landmark, _, images = line.strip().partition(",")
+            for name in images.split():
+                yield f"gldv2/images/train/{name[0]}/{name[1]}/{name[2]}/{name}.jpg", landmark
 
 
 def _food2k(path: Path, root: Path) -> Rows:
@@ -94,7 +98,7 @@ def _food2k(path: Path, root: Path) -> Rows:
 def _rp2k(path: Path, root: Path) -> Rows:
     for folder in sorted(path.iterdir()):
         if folder.is_dir():
-            for image in sorted(folder.iterdir()):
+            for image in sorted(one for one in folder.iterdir() if one.name.lower().endswith(IMAGE_ENDINGS)):
                 yield image.relative_to(root).as_posix(), folder.name
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from openilias.adapt.methods import Margin
+from openilias.adapt.methods import LARGEST_MARGIN, Margin
 
 
 class AdaptStep(BaseModel):
@@ -42,11 +42,11 @@ class AdaptStep(BaseModel):
     dim: int = Field(default=512, ge=1)
     epochs: int = Field(default=2, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-6, ge=0)
-    scale: float = Field(default=16.0, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1000)
+    weight_decay: float = Field(default=1e-6, ge=0, le=1000)
+    scale: float = Field(default=16.0, gt=0, allow_inf_nan=False)
     margin: Margin = "none"
-    margin_size: float | None = Field(default=None, gt=0)
+    margin_size: float | None = Field(default=None, gt=0, le=LARGEST_MARGIN)
     sampled: int | None = Field(default=None, ge=1)
     held_out: int = Field(default=1000, ge=0)
     seed: int = Field(default=0, ge=0, le=2**32 - 2)

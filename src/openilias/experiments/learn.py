@@ -65,7 +65,4 @@ def layer_of(
     if step.method == "none" or step.train is None:
         return None
     training = read_training_set(step.train, root=step.images)
-    store = describe(training)
-    if store.skipped:  # passed over with skip_unreadable, and counted
-        training = training.without(one.id for one in store.skipped)
-    return train(store, training, recipe_of(step), out, device=device, overwrite=overwrite).layer
+    return train(describe(training), training, recipe_of(step), out, device=device, overwrite=overwrite).layer
