@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openilias.cli.options import MOST_K, Device, Json, Overwrite, Shard, device_of, emit, say
-from openilias.core.protocol import Keep
+from openilias.core.protocol import Expand, Keep
 
 _SELECT = "Which images"
 _WORK = "How the work is done"
@@ -52,6 +52,25 @@ Duplicates = Annotated[
 Adapt = Annotated[
     Path | None,
     typer.Option("--adapt", metavar="FILE", help="Adapt the descriptors with this linear map while they are read."),
+]
+ExpandBy = Annotated[
+    int | None,
+    typer.Option(
+        "--expand",
+        metavar="N",
+        min=1,
+        max=10_000,
+        help="Alpha query expansion: search again with each query and the best N that it found, put together.",
+    ),
+]
+Alpha = Annotated[
+    float, typer.Option("--alpha", min=0.0, max=1000.0, help="Power of their similarity that the N weigh.")
+]
+First = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RANKING", help="Of an expansion: the ranking of the same without it, instead of a first search."
+    ),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust", rich_help_panel=_WORK, help="Do not compare the shards with their checksums.")
@@ -108,6 +127,9 @@ def search(
     out: Annotated[Path, typer.Option(help="Folder of the ranking.")],
     k: Annotated[int, typer.Option("-k", min=1, max=MOST_K, help="Images per query.")] = 1000,
     adapt: Adapt = None,
+    expand: ExpandBy = None,
+    alpha: Alpha = 1.0,
+    first: First = None,
     ids: IdsFile = None,
     exclude: Exclude = None,
     partial_database: Partial = False,
@@ -140,6 +162,8 @@ def search(
     from openilias.core.shards import Share, parse_share
     from openilias.descriptors.store import open_store
 
+    if expand is None:
+        _refuse("can only be used with --expand", alpha=alpha != 1.0, first=first)
     asked, searched = ([open_store(path) for path in paths] for paths in (queries, database))
     linear = read_layer(adapt, [store.origin() for store in asked + searched]) if adapt else None
     share = parse_share(shard) if shard else Share()
@@ -156,6 +180,7 @@ def search(
             threads=threads,
             first_pass=first_pass,
             trust=trust,
+            expand=expand,
         )
         from openilias.search.compressed import search_compressed_to
         from openilias.search.indexes import IndexSpec
@@ -182,8 +207,9 @@ def search(
             raise typer.BadParameter("--partial-database can only be used with --ids or --exclude.")
         only, without = (read_ids(path) if path else None for path in (ids, exclude))
         restriction = Restriction(only, without, partial_database)
-        choice = Choice(linear, restriction, self_matches, duplicates, share)
-        means = Means(device_of(device), threads, first_pass, trust)
+        expansion = None if expand is None else Expand(n=expand, alpha=alpha)
+        choice = Choice(linear, restriction, self_matches, duplicates, expansion, share)
+        means = Means(device_of(device), threads, first_pass, trust, first)
         ranking = search_to(asked, searched, k, out, choice, means, overwrite=overwrite)
     count, depth = ranking.rows.shape
     say(f"{out}: {count} queries, the best {depth} images of each")

@@ -22,8 +22,22 @@ Keep = Literal["keep", "remove"]
 OFFICIAL_SCALES = (0.707, 1.0, 1.414)
 """The scales of the official multi-scale description."""
 
-OF_SEARCH = ("k", "self_matches", "duplicates")
+OF_SEARCH = ("k", "expand", "self_matches", "duplicates")
 """Fields of the protocol that no descriptor depends on."""
+
+
+class Expand(BaseModel):
+    """Alpha query expansion (paper, section 4): a second search, with each query and the best that it found together.
+
+    Attributes:
+        n: how many neighbours.
+        alpha: power of their similarity that they weigh; the query weighs 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int = Field(ge=1, le=10_000)
+    alpha: float = Field(default=1.0, ge=0, le=1000)
 
 
 class Protocol(BaseModel):
@@ -49,12 +63,14 @@ class Protocol(BaseModel):
         precision: in which the network computes (autocast); what surrounds it is float32.
         dtype: of the stored descriptors; scores are those of the stored values.
         k: how many database images are retrieved and evaluated per query.
+        expand: query expansion; None searches once.
         self_matches: whether a database image that is the query itself, by its id or by the same descriptor, is listed.
         duplicates: whether database images with the same descriptor are all listed, or only the first of them.
         compat: ``official`` repeats what the official code does where it errs. Of its quirks these concern what
             is here: GeM of negative maps (7), rotation that cuts (8), tars not turned upright (9), the uncropped mask
             over the crop (10), GELU for QuickGELU weights (17), R-MAC and R-GeM of tokens without their grid (18),
-            register tokens pooled (19), the oracle of short lists (5), missing queries left out of the mean (6).
+            register tokens pooled (19), the oracle of short lists (5), missing queries left out of the mean (6), query
+            expansion of adapted descriptors without weights (3).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +89,7 @@ class Protocol(BaseModel):
     precision: Precision = "float32"
     dtype: StoredType = "float16"
     k: int = Field(default=1000, ge=1, le=2**31 - 1)
+    expand: Expand | None = None
     self_matches: Keep = "keep"
     duplicates: Keep = "keep"
     compat: Compat = "paper"

@@ -128,6 +128,8 @@ class Experiment(BaseModel):
             raise ValueError(
                 "compress: a compressed search keeps duplicates and self-matches; the protocol removes them"
             )
+        if self.compress and self.protocol.expand is not None:
+            raise ValueError("compress: a compressed search has no query expansion; the protocol asks for it")
         if len({step.spec().name for step in self.compress}) < len(self.compress):
             raise ValueError("compress lists one index twice")
         return self

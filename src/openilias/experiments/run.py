@@ -125,7 +125,9 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     overwrite = overwrite or resources.retry
     protocol = experiment.protocol
     choice = Choice(
-        self_matches="remove" if protocol.self_matches == "remove" else None, duplicates=protocol.duplicates
+        self_matches="remove" if protocol.self_matches == "remove" else None,
+        duplicates=protocol.duplicates,
+        expand=protocol.expand,
     )
     means = Means(resources.device)
     clock.time(

@@ -44,6 +44,7 @@ PROTOCOL_MEANING = {
     "precision": "number format in which the network computes",
     "dtype": "number format of the stored descriptors; scores are those of the stored values",
     "k": "how many database images are retrieved and evaluated per query",
+    "expand": "query expansion: how many of the best are put together with the query, and the power of their weights",
     "self_matches": "whether the query itself is listed where the database holds it",
     "duplicates": "whether database images with the same descriptor are all listed, or only the first",
     "compat": "paper = as the paper defines it; official = also what the official code does where it errs",

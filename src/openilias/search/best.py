@@ -56,11 +56,13 @@ class Unwanted:
         own_rows: (Q,) int64: the canonical row of each query itself, -1 if it is not in the database. None: nothing
             is known of them.
         own_values: (Q, D): the queries; rows of the same values are not listed. None: they are.
+        own_scores: (Q,) float32 exact scores of these values, where what is searched with is something else.
         duplicates: of rows with the same values only the first is listed.
     """
 
     own_rows: npt.NDArray[np.int64] | None = None
     own_values: Array | None = None
+    own_scores: npt.NDArray[np.float32] | None = None
     duplicates: bool = False
 
 
@@ -89,7 +91,10 @@ class Best:
         """(Q,) what a score must reach to be among the best: proven, never a guess."""
         own = unwanted.own_values
         self._own = None if own is None else own.astype(np.float64 if own.dtype == np.float64 else np.float32)
-        self._own_scores = np.array([score(q, q) for q in ([] if self._own is None else self._own)], np.float32)
+        known = unwanted.own_scores
+        if known is None:
+            known = np.array([score(q, q) for q in ([] if self._own is None else self._own)], np.float32)
+        self._own_scores = known
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:

@@ -31,6 +31,10 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._cost = 0.0
 
+    def of(self, stage: str) -> Checkpoint:
+        """Return the checkpoint of a stage that has a state of its own."""
+        return Checkpoint(self._path.with_name(f"{self._path.stem}-{stage}{self._path.suffix}"))
+
     def load(self) -> tuple[list[int], dict[str, npt.NDArray[Any]]]:
         """Return which shards are done, and the state; nothing if there is none, or it cannot be read."""
         if not self._path.exists():

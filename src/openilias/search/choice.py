@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from openilias.adapt.linear import LinearMap
-from openilias.core.protocol import Keep
+from openilias.core.protocol import Expand, Keep
 from openilias.core.shards import Share
 from openilias.search.restriction import Restriction
 
@@ -23,6 +24,7 @@ class Choice:
         self_matches: whether an image that is the query itself is listed: of the same id, or the same descriptor.
             Stated, the queries may be a partition of the database. None: keep, and they may not.
         duplicates: whether images with the same descriptor are all listed, or only the first of them.
+        expand: search a second time, with each query and the best that it found.
         share: search only every n-th shard; :func:`openilias.search.merge.merge_to` puts the parts together.
     """
 
@@ -30,6 +32,7 @@ class Choice:
     restriction: Restriction = _ALL_IMAGES
     self_matches: Keep | None = None
     duplicates: Keep = "keep"
+    expand: Expand | None = None
     share: Share = _ALL_SHARDS
 
     def made_from(self) -> dict[str, Any]:
@@ -41,6 +44,8 @@ class Choice:
             stated["self_matches"] = self.self_matches
         if self.duplicates != "keep":
             stated["duplicates"] = self.duplicates
+        if self.expand is not None:
+            stated["expand"] = self.expand.model_dump(mode="json")
         if not self.share.everything:
             stated["share"] = f"{self.share.number}/{self.share.of}"
         return stated
@@ -55,12 +60,14 @@ class Means:
         threads: of the CPU; all by default.
         first_pass: precision of the first pass; what is fastest by default.
         trust: do not compare the shards with their checksums.
+        first: of an expansion, a ranking of the same queries in the whole database, instead of a first search.
     """
 
     device: str = "cpu"
     threads: int | None = None
     first_pass: str | None = None
     trust: bool = False
+    first: Path | None = None
 
 
 EVERYTHING, DEFAULT_MEANS = Choice(), Means()

@@ -22,9 +22,10 @@ from openilias.core.shards import Share
 from openilias.descriptors.store import DescriptorStore, Floats, Shard
 from openilias.search.database import database_of
 from openilias.search.exact import pair_scores
-from openilias.search.indexes import Built, IndexSpec, floats, index_of, picked, untyped_faiss
+from openilias.search.indexes import Built, IndexSpec, floats, index_of, untyped_faiss
 from openilias.search.origin import common_origin
 from openilias.search.ranking import ABSENT, Ranking, claim_ranking, write_ranking
+from openilias.search.reading import picked
 from openilias.search.stores import check_partitions, read_queries, searched_ids, state_of
 
 ALGORITHM_VERSION = 1

@@ -118,11 +118,12 @@ class ExactSearch:
         self._parts: list[_Part] = []
         for start in range(0, len(queries), _MOST_QUERIES):
             some = slice(start, start + _MOST_QUERIES)
-            rows, values = unwanted.own_rows, unwanted.own_values
+            rows, values, scores = unwanted.own_rows, unwanted.own_values, unwanted.own_scores
             own = replace(
                 unwanted,
                 own_rows=None if rows is None else rows[some],
                 own_values=None if values is None else values[some],
+                own_scores=None if scores is None else scores[some],
             )
             scanner = _scanner(queries[some], device, threads, first_pass)
             self._parts.append(_Part(Best(len(queries[some]), k, own), scanner))

@@ -23,6 +23,7 @@ from openilias.core.fingerprints import differences, fingerprint
 from openilias.core.manifests import read_manifest, write_manifest
 from openilias.core.progress import progress
 from openilias.descriptors.store import Floats, Shard, told_if_full
+from openilias.search.reading import picked
 
 KIND = "compressed index"
 ALGORITHM_VERSION = 1
@@ -278,23 +279,6 @@ def sample_rows(sizes: Sequence[int], count: int, seed: int) -> npt.NDArray[np.i
         for start, size, share in zip(ends[:-1].tolist(), sizes, shares.tolist(), strict=True)
     ]
     return np.concatenate(drawn).astype(np.int64)
-
-
-def picked(shards: Sequence[Shard], rows: npt.NDArray[np.int64]) -> Iterator[Floats]:
-    """Yield the descriptors at ascending canonical rows as they are stored, (n, D), never more than a block of them.
-
-    Shards that hold none are not read.
-    """
-    start = 0
-    for shard in shards:
-        place, end = start, start + shard.rows
-        if np.searchsorted(rows, start) < np.searchsorted(rows, end):
-            for block in shard.blocks():
-                first, last = np.searchsorted(rows, [place, place + len(block)])
-                if first < last:
-                    yield np.asarray(block[rows[first:last] - place])
-                place += len(block)
-        start = end
 
 
 def floats(values: Floats, what: str) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.descriptors.store import Shard
+from openilias.descriptors.store import Floats, Shard
 
 _WINDOW = 256 << 20
 
@@ -48,6 +48,23 @@ def groups(shards: dict[int, Shard], most: int) -> Iterator[list[int]]:
             group, held = [], 0
     if group:
         yield group
+
+
+def picked(shards: Sequence[Shard], rows: npt.NDArray[np.int64]) -> Iterator[Floats]:
+    """Yield the descriptors at ascending canonical rows as they are stored, (n, D), never more than a block of them.
+
+    Shards that hold none are not read.
+    """
+    start = 0
+    for shard in shards:
+        place, end = start, start + shard.rows
+        if np.searchsorted(rows, start) < np.searchsorted(rows, end):
+            for block in shard.blocks():
+                first, last = np.searchsorted(rows, [place, place + len(block)])
+                if first < last:
+                    yield np.asarray(block[rows[first:last] - place])
+                place += len(block)
+        start = end
 
 
 class Checks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ import pyarrow.compute as pc
 from openilias.adapt.apply import adapted
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import usable_cores
-from openilias.core.fingerprints import fingerprint, fingerprint_lines
+from openilias.core.fingerprints import differences, fingerprint, fingerprint_lines
 from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import replacing
 from openilias.core.progress import progress, tell
+from openilias.core.shards import Share
 from openilias.descriptors.official import check_ids
 from openilias.descriptors.store import DescriptorStore
 from openilias.search.best import UnusableRowError, Unwanted
 from openilias.search.checkpoint import Checkpoint, resumed_search
 from openilias.search.choice import DEFAULT_MEANS, EVERYTHING, Choice, Means
 from openilias.search.database import Database, database_of
-from openilias.search.exact import ExactSearch, Numbers
+from openilias.search.exact import ExactSearch, Numbers, pair_scores
+from openilias.search.expansion import expanded
 from openilias.search.origin import common_origin
-from openilias.search.ranking import ABSENT, Ranking, claim_ranking, write_ranking
+from openilias.search.ranking import ABSENT, Ranking, claim_ranking, read_ranking, write_ranking
 from openilias.search.reading import Checks, groups, windows
 
 ALGORITHM_VERSION = 1
@@ -58,6 +61,15 @@ def search(
             partitions, or are damaged. Of official files only the dimensions are known and compared.
     """
     return _Plan(queries, database, k, choice).search(means, checkpoint)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What one search over the database takes besides the vectors."""
+
+    query_ids: tuple[str, ...]
+    masks: dict[int, npt.NDArray[np.uint8]]
+    unwanted: Unwanted
 
 
 class _Plan:
@@ -93,11 +105,67 @@ class _Plan:
         masks = self._masks()
         unwanted = Unwanted(duplicates=self.choice.duplicates == "remove")
         if self.choice.self_matches == "remove":
-            unwanted = Unwanted(_own_rows(query_ids, self.base), asked, unwanted.duplicates)
+            unwanted = replace(unwanted, own_rows=_own_rows(query_ids, self.base), own_values=asked)
+        scan = _Scan(query_ids, masks, unwanted)
+        if self.choice.expand is None:
+            return self._scan(scan, asked, self.k, means, checkpoint)
+        first = self._first(query_ids, means)
+        if first is None:
+            stage = checkpoint.of("first") if checkpoint else None
+            first = self._scan(scan, asked, self.choice.expand.n, means, stage, keep=True)
+        asked = expanded(asked, first, self.base, self.choice.expand, self.origin)
+        if unwanted.own_values is not None:
+            scan = replace(scan, unwanted=replace(unwanted, own_scores=pair_scores(asked, unwanted.own_values)))
+        return self._scan(scan, asked, self.k, means, checkpoint)
+
+    def _first(self, query_ids: tuple[str, ...], means: Means) -> Ranking | None:
+        """Read the ranking that stands for the first search of an expansion, if one is given.
+
+        Raises:
+            OpenIliasError: it is of something else; or none is given, and only a part is searched.
+        """
+        if means.first is None:
+            if not self.choice.share.everything:
+                raise OpenIliasError(
+                    "The neighbours of a query may lie in any part of the database.",
+                    fix="Search all parts without --expand, put them together with ilias merge, and give that ranking "
+                    "as --first.",
+                )
+            return None
+        first, manifest = read_ranking(means.first)
+        whole = replace(self.choice, expand=None, share=Share())
+        wanted = {**_Plan(self.queries, self.stores, self.k, whole).made_from(), "k": manifest["made_from"].get("k")}
+        changed = differences(manifest["made_from"], wanted)
+        if changed or first.query_ids != query_ids:
+            raise OpenIliasError(
+                "This is not the first search of the same:\n    " + "\n    ".join(changed[:6] or ["query_ids"]),
+                where=means.first,
+                fix="Search the same stores with the same options, without --expand.",
+            )
+        needed = min(self.choice.expand.n if self.choice.expand else 0, manifest["database_size"])
+        if manifest["made_from"]["k"] < needed:
+            raise OpenIliasError(
+                f"This ranking lists {manifest['made_from']['k']} images per query, fewer than {needed} neighbours.",
+                where=means.first,
+                fix="Search deeper: -k.",
+            )
+        return first
+
+    def _scan(
+        self,
+        scan: _Scan,
+        asked: npt.NDArray[np.floating],
+        k: int,
+        means: Means,
+        checkpoint: Checkpoint | None,
+        *,
+        keep: bool = False,
+    ) -> Ranking:
+        """Search once; ``keep`` saves the state at the end too, for what comes after it."""
         engine = ExactSearch(
             asked,
-            max(min(self.k, self.kept), 1),
-            unwanted=unwanted,
+            max(min(k, self.kept), 1),
+            unwanted=scan.unwanted,
             device=means.device,
             threads=means.threads,
             first_pass=means.first_pass,
@@ -122,7 +190,9 @@ class _Plan:
 
             def blocks(group: list[int]) -> Iterator[tuple[npt.NDArray[Any], Numbers]]:
                 for number in group:
-                    for block, its_rows, read in windows(shards[number], self.base.starts[number], masks.get(number)):
+                    for block, its_rows, read in windows(
+                        shards[number], self.base.starts[number], scan.masks.get(number)
+                    ):
                         yield block, its_rows
                         step(read)
 
@@ -134,11 +204,13 @@ class _Plan:
                 done += group
                 if checkpoint and checkpoint.due():
                     checkpoint.save(done, engine.saved())
+        if checkpoint and keep and left:
+            checkpoint.save(done, engine.saved())
         found, scores = engine.result()
         occurring, places = np.unique(found[found != ABSENT], return_inverse=True)
         listed = np.full(found.shape, ABSENT, np.int64)
         listed[found != ABSENT] = places
-        return Ranking(query_ids, tuple(self.base.ids_at(occurring)), listed, scores, occurring)
+        return Ranking(scan.query_ids, tuple(self.base.ids_at(occurring)), listed, scores, occurring)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
