@@ -112,11 +112,13 @@ MOST_K = 2**31 - 1
 def protocol_of(*, scales: str = "1", rotations: str = "0", **fields: Any) -> Protocol:
     """Make the protocol of the options; the lists are given with commas between."""
     return Protocol.model_validate(
-        fields | {"scales": _numbers(scales, "--scales", float), "rotations": _numbers(rotations, "--rotations", int)}
+        fields
+        | {"scales": numbers_of(scales, "--scales", float), "rotations": numbers_of(rotations, "--rotations", int)}
     )
 
 
-def _numbers(text: str, option: str, kind: type[float | int]) -> tuple[float, ...]:
+def numbers_of(text: str, option: str, kind: type[float | int]) -> tuple[float, ...]:
+    """Return numbers that are given with commas between."""
     try:
         return tuple(kind(word) for word in text.split(","))
     except ValueError:

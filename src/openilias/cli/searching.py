@@ -1,4 +1,4 @@
-"""``ilias search`` and ``ilias merge``."""
+"""``ilias search``, ``ilias merge`` and ``ilias ensemble``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from openilias.cli.options import MOST_K, Device, Json, Overwrite, Shard, device_of, emit, say
-from openilias.core.protocol import Expand, Keep
+from openilias.cli.options import MOST_K, Device, Json, Overwrite, Shard, device_of, emit, numbers_of, say
+from openilias.core.protocol import Expand, Fusion, Keep
 
 _SELECT = "Which images"
 _WORK = "How the work is done"
@@ -115,6 +115,9 @@ def register(app: typer.Typer) -> None:
         epilog="Example: ilias search --queries runs/r18/image_queries --database runs/r18/positives "
         "--database runs/r18/distractors --out runs/r18/ranking"
     )(search)
+    app.command(epilog="Example: ilias ensemble runs/siglip/ranking runs/siglip-texts/ranking --out runs/both/ranking")(
+        ensemble
+    )
     app.command(epilog="Example: ilias merge part-0 part-1 part-2 part-3 --out runs/r18/ranking")(merge)
 
 
@@ -237,6 +240,53 @@ def merge(
     from openilias.search.merge import merge_to
 
     ranking = merge_to(rankings, out, overwrite=overwrite)
+    count, depth = ranking.rows.shape
+    say(f"{out}: {count} queries, the best {depth} images of each")
+    emit({"ranking": str(out), "queries": count, "depth": depth}, json)
+
+
+def ensemble(
+    rankings: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two or more, of the same database. The first says the queries; of the others those of the same id, "
+            "or else of the same object, go with them: texts with images."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the ranking.")],
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Stores that they were made from, beside those in the folders of their runs; may be repeated."
+        ),
+    ] = None,
+    adapt: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Layers that they were adapted with; may be repeated.")
+    ] = None,
+    fusion: Annotated[
+        Fusion, typer.Option(help="Mean of the similarities; of their z-scores; or of 1 / (60 + rank).")
+    ] = "mean",
+    weights: Annotated[
+        str | None, typer.Option(metavar="W,W,...", help="Of the rankings; all the same by default.")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, max=MOST_K, help="Images per query; as the rankings have by default.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Put rankings of several models, or of images and texts, together.
+
+    Every image that one of them lists is scored by all, from their stores; nothing counts as zero.
+    """
+    from openilias.experiments.beside import layers_beside, stores_beside
+    from openilias.search.ensemble import ensemble_to
+    from openilias.search.members import read_member
+
+    opened, layers = stores_beside(rankings, store or ()), layers_beside(rankings, adapt or ())
+    members = [read_member(folder, opened, layers) for folder in rankings]
+    shares = None if weights is None else numbers_of(weights, "--weights", float)
+    ranking, _ = ensemble_to(members, out, fusion=fusion, weights=shares, k=k, overwrite=overwrite)
     count, depth = ranking.rows.shape
     say(f"{out}: {count} queries, the best {depth} images of each")
     emit({"ranking": str(out), "queries": count, "depth": depth}, json)

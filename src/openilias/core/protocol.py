@@ -18,6 +18,8 @@ ViewsOf = Literal["all", "queries"]
 Combine = Literal["mean", "max"]
 Compat = Literal["paper", "official"]
 Keep = Literal["keep", "remove"]
+Fusion = Literal["mean", "zscore", "rank"]
+"""How the scores of several rankings become one."""
 
 OFFICIAL_SCALES = (0.707, 1.0, 1.414)
 """The scales of the official multi-scale description."""

@@ -18,7 +18,6 @@ from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import State, claim, read_manifest, replacing, write_manifest
 from openilias.core.protocol import OF_SEARCH, Compat, Protocol
 from openilias.data import Benchmark
-from openilias.descriptors.official import FORMAT
 from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, Group, QueryResult, evaluate
 from openilias.evaluate.official import read_official
 from openilias.search.ranking import read_ranking
@@ -151,7 +150,7 @@ def evaluate_to(
         ranking, manifest = read_ranking(source)
         protocol, described = _protocol_of(manifest, source)
         identity = str(manifest["fingerprint"])
-        if described and manifest["made_from"].get("benchmark") != benchmark.fingerprint:
+        if manifest["made_from"].get("benchmark") not in (None, benchmark.fingerprint):
             raise OpenIliasError(
                 "This ranking was made on another benchmark, or the benchmark has changed since.",
                 where=source,
@@ -160,6 +159,7 @@ def evaluate_to(
     else:
         ranking = read_official(source)
         protocol, described, identity, manifest = Protocol(), False, sha256_of(source), {}
+    trusted = manifest.get("made_from", {}).get("benchmark") is not None
     protocol = protocol.model_copy(update={"k": k or protocol.k})
     unsearched = _unsearched(manifest, benchmark) if ours else ()
     if unsearched and not partial_database:
@@ -194,7 +194,7 @@ def evaluate_to(
             except OpenIliasError:
                 if not overwrite:
                     raise
-    evaluation = evaluate(ranking, benchmark, protocol, compat=compat, allow_missing=allow_missing, trusted=described)
+    evaluation = evaluate(ranking, benchmark, protocol, compat=compat, allow_missing=allow_missing, trusted=trusted)
     evaluation = replace(evaluation, described=described, unsearched=unsearched)
     if out is not None:
         with replacing(out, state):
@@ -233,7 +233,7 @@ def _protocol_of(manifest: dict[str, Any], source: Path) -> tuple[Protocol, bool
     try:
         made_from = manifest["made_from"]
         origin = made_from["origin"]
-        described = origin.get("format") != FORMAT
+        described = "protocol" in origin  # official features, and ensembles of several protocols, state none
         stated = origin["protocol"] if described else {}
         asked = {name: made_from[name] for name in OF_SEARCH if name in made_from}
         return Protocol.model_validate(stated | asked | {"k": made_from["k"]}), described

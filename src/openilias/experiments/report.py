@@ -62,7 +62,12 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
     notes = [f"Skipped {entry['id']}: {entry['reason']}" for entry in skipped]
     if weights_from.startswith("random"):
         notes.insert(0, f"The weights are random ({weights_from}): the numbers say nothing about the model.")
-    if not evaluation.described:
+    if "ensemble" in origin:
+        together = ranking_manifest["made_from"]["ensemble"]
+        notes.insert(0, f"An ensemble: {together['fusion']} with the weights {together['weights']}.")
+        if not evaluation.described:
+            notes.insert(1, "Its members were not described with one protocol: that of each stands in ranking.json.")
+    elif not evaluation.described:
         notes.insert(0, f"The features were read from {origin.get('format')}: nothing says by which model, and how.")
     if evaluation.unsearched:
         left_out = first_few(list(evaluation.unsearched))
@@ -79,7 +84,8 @@ def report_run(run: Path, out: Path, *, benchmark: Path | None = None, gallery_q
             model=model
             | {"dims": ranking_manifest.get("dims")}
             | ({"linear adaptation": origin["adaptation"]["sha256"][:16]} if "adaptation" in origin else {})
-            | ({"weights": weights_from, "weights digest": origin["weights"][:16]} if evaluation.described else {}),
+            | ({"weights": weights_from} if evaluation.described else {})
+            | ({"weights digest": origin["weights"][:16]} if "weights" in origin else {}),
             database_size=ranking_manifest.get("database_size"),
             notes=tuple(notes),
             times=about.get("times", {}),
