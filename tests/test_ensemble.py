@@ -25,7 +25,7 @@ from openilias.search.choice import EVERYTHING, Choice
 from openilias.search.ensemble import ensemble_to, fuse
 from openilias.search.members import read_member
 from openilias.search.ranking import Ranking, read_ranking
-from openilias.search.restriction import Restriction
+from openilias.search.restriction import Restriction, read_ids
 from openilias.search.stores import search_to
 
 Ilias = Callable[..., Any]
@@ -187,7 +187,8 @@ def test_what_does_not_belong_together_is_refused(made: list[Made], tmp_path: Pa
     search_to([two.queries], two.database[1:], 9, tmp_path / "part")
     with pytest.raises(OpenIliasError, match="were not searched in the same images:\n    the shards of the database"):
         ensemble_to([first, read_member(tmp_path / "part", stores)], tmp_path / "out")
-    some = Choice(restriction=Restriction(without=frozenset({POSITIVES[0]})))
+    (tmp_path / "ids.txt").write_text(POSITIVES[0])
+    some = Choice(restriction=Restriction(without=read_ids(tmp_path / "ids.txt")))
     search_to([two.queries], two.database, 9, tmp_path / "some", some)
     with pytest.raises(OpenIliasError, match="were not searched in the same images:\n    ids"):
         ensemble_to([first, read_member(tmp_path / "some", stores)], tmp_path / "out")
