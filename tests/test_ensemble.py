@@ -173,7 +173,7 @@ def test_what_does_not_belong_together_is_refused(made: list[Made], tmp_path: Pa
         with pytest.raises(OpenIliasError, match=message):
             read_member(tmp_path / message, stores)
     first, second, third = (read_member(each.search(9), stores) for each in made)
-    with pytest.raises(OpenIliasError, match="These stores of the ranking are not given: image_queries, distractors, positives"):
+    with pytest.raises(OpenIliasError, match="not given: image_queries, distractors, positives"):
         read_member(tmp_path / "one" / "ranking", two.stores)
     with pytest.raises(OpenIliasError, match="1 rankings cannot be put together"):
         ensemble_to([first], tmp_path / "out")
