@@ -1,0 +1,320 @@
+"""Binarisation, Hamming distances, Chamfer similarity and spatial verification: against plain twins."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openilias.core.errors import OpenIliasError
+from openilias.models.local_features import LocalFeatures, ordered
+from openilias.rerank.chamfer import chamfer
+from openilias.rerank.hamming import FARTHEST, least, nearest, words_of
+from openilias.rerank.itq import Binarisation, learn_itq, read_binarisation, write_binarisation
+from openilias.rerank.spatial import SpatialSettings, matches, spatial, verify
+
+BITS = (64, 128, 192, 256, 512)
+
+
+def packed(rng: np.random.Generator, count: int, bits: int) -> np.ndarray:
+    return np.packbits(rng.random((count, bits)) < 0.5, axis=1)
+
+
+def distances_of(query: np.ndarray, image: np.ndarray) -> list[list[int]]:
+    """Bit by bit, in plain Python."""
+    asked, known = (np.unpackbits(values, axis=1).tolist() for values in (query, image))
+    return [[sum(a != b for a, b in zip(one, other, strict=True)) for other in known] for one in asked]
+
+
+# --- Hamming and Chamfer ---
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(BITS), st.integers(0, 7), st.lists(st.integers(0, 9), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_hamming_and_chamfer_equal_plain_python(seed: int, bits: int, asked: int, sizes: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    query, images = packed(rng, asked, bits), [packed(rng, size, bits) for size in sizes]
+    for image in images:  # copies: distance 0, and ties
+        image[: len(image) // 3] = query[: len(image) // 3] if len(query) >= len(image) // 3 else 0
+    database = np.concatenate([*images, np.zeros((0, bits // 8), np.uint8)])
+    offsets = np.cumsum([0, *sizes]).astype(np.int64)
+    found, places = nearest(words_of(query), words_of(database), offsets)
+    assert (least(words_of(query), words_of(database), offsets) == found).all()
+    scores = chamfer(query, database, offsets)
+    for number, image in enumerate(images):
+        expected = distances_of(query, image)
+        similar = 0.0
+        for q, row in enumerate(expected):
+            assert found[number, q] == (min(row) if row else FARTHEST)
+            assert places[number, q] == (row.index(min(row)) if row else 0)
+            similar += 1 - 2 * min(row) / bits if row else -1
+        assert scores[number] == pytest.approx(similar, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_chamfer_of_numbers_equals_plain_python(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [3, 0, 7, 1, 0, 40]
+    query, database = rng.normal(size=(5, 12)), rng.normal(size=(sum(sizes), 12))
+    query, database = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (query, database))
+    query, database = query.astype(dtype), database.astype(dtype)
+    offsets = np.cumsum([0, *sizes]).astype(np.int64)
+    expected = []
+    for start, end in itertools.pairwise(offsets):
+        image = database[start:end].tolist()
+        best = [
+            max((sum(a * b for a, b in zip(q, x, strict=True)) for x in image), default=-1.0) for q in query.tolist()
+        ]
+        expected.append(sum(best))
+    for block in (1, 1 << 20):
+        monkeypatch.setattr("openilias.rerank.chamfer._BLOCK", block)
+        assert np.abs(chamfer(query, database, offsets) - expected).max() < 1e-4
+
+
+def test_bits_that_are_no_words_are_refused() -> None:
+    for values in (np.zeros((3, 7), np.uint8), np.zeros((3, 8), np.int8), np.zeros((3, 0), np.uint8)):
+        with pytest.raises(OpenIliasError, match="a multiple of 64 bits"):
+            words_of(values)
+
+
+# --- binarisation ---
+
+
+def itq_twin(x: np.ndarray, bits: int, iterations: int, seed: int) -> np.ndarray:
+    """Iterative quantisation as its paper writes it, by singular vectors of the data themselves."""
+    rotation = np.linalg.qr(np.random.default_rng([seed, 0]).standard_normal((bits, bits)))[0]
+    axes = np.linalg.svd(x, full_matrices=False)[2].T[:, :bits]
+    v = x @ axes
+    for _ in range(iterations):
+        b = np.sign(v @ rotation)
+        s, _, r = np.linalg.svd(b.T @ v)
+        rotation = r.T @ s.T
+    return axes @ rotation
+
+
+def test_itq_equals_its_definition() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(3000, 80)) * np.linspace(3, 0.5, 80)
+    made = learn_itq(x, 64, iterations=20, seed=5)
+    twin = itq_twin(x, 64, 20, 5)
+    # Axes have no sign: the beginnings differ, what is lost hardly does.
+    lost = [np.abs(np.sign(x @ w) - x @ w / np.abs(x @ w).mean()).mean() for w in (made.weight, twin)]
+    assert lost[0] == pytest.approx(lost[1], rel=0.02)
+    start = learn_itq(x, 64, iterations=0, seed=5)
+    assert lost[0] < np.abs(np.sign(x @ start.weight) - x @ start.weight / np.abs(x @ start.weight).mean()).mean()
+    assert np.allclose(made.weight.T @ made.weight, np.eye(64), atol=1e-4)
+    assert (made.pack(x[:9]) == np.packbits(x[:9].astype(np.float32) @ made.weight >= 0, axis=1)).all()
+
+
+def test_neighbours_stay_neighbours_and_more_bits_keep_more() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4000, 128))
+    near = x[:300] + 0.6 * rng.normal(size=(300, 128))
+    right = []
+    for bits in BITS:  # 192 and more are several turns of 128 axes
+        made = learn_itq(x, bits, iterations=15)
+        _found, places = nearest(words_of(made.pack(near)), words_of(made.pack(x)), np.array([0, len(x)]))
+        right.append((places[0] == np.arange(300)).mean())
+        assert made.pack(near).shape == (300, bits // 8)
+    assert right == sorted(right)
+    assert right[0] > 0.5
+    assert right[-1] > 0.99
+
+
+def test_a_binarisation_is_kept_and_damage_is_noticed(tmp_path: Path) -> None:
+    made = learn_itq(np.random.default_rng(0).normal(1, 1, (500, 70)), 64, centred=True)
+    assert np.abs(made.mean - 1).max() < 0.3
+    write_binarisation(made, tmp_path / "b.safetensors", made_from={"bits": 64})
+    read, made_from = read_binarisation(tmp_path / "b.safetensors")
+    assert read.digest == made.digest
+    assert made_from == {"bits": 64}
+    data = bytearray((tmp_path / "b.safetensors").read_bytes())
+    data[-3] ^= 64
+    (tmp_path / "b.safetensors").write_bytes(data)
+    with pytest.raises(OpenIliasError, match="damaged: its digest differs"):
+        read_binarisation(tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"nothing")
+    with pytest.raises(OpenIliasError, match="cannot be read"):
+        read_binarisation(tmp_path / "b.safetensors")
+    with pytest.raises(OpenIliasError, match="no such binarisation"):
+        read_binarisation(tmp_path / "c.safetensors")
+    with pytest.raises(OpenIliasError, match="takes 70 dimensions"):
+        made.pack(np.zeros((2, 69), np.float32))
+
+
+def test_what_cannot_be_binarised_is_refused() -> None:
+    x = np.random.default_rng(0).normal(size=(500, 70))
+    for bits in (0, 63, 100):
+        with pytest.raises(OpenIliasError, match="cannot be packed"):
+            learn_itq(x, bits)
+    with pytest.raises(OpenIliasError, match="100 descriptors that vary along 70 axes do not determine 64 bits"):
+        learn_itq(x[:100], 64)
+    with pytest.raises(OpenIliasError, match="vary along 40 axes"):
+        learn_itq(np.concatenate([x[:, :40], np.zeros((500, 30))], 1), 64)
+    with pytest.raises(OpenIliasError, match="not finite"):
+        learn_itq(np.where(x > 3, np.nan, x), 64)
+    with pytest.raises(OpenIliasError, match="bits a multiple of 64"):
+        Binarisation(np.zeros((3, 60), np.float32), np.zeros(3, np.float32))
+
+
+# --- spatial verification ---
+
+
+def features(
+    rng: np.random.Generator, count: int, *, bits: int = 128, size: tuple[int, int] = (400, 600)
+) -> LocalFeatures:
+    geometry = np.concatenate([rng.random((count, 2)), 0.5 + rng.random((count, 1)), rng.random((count, 1))], 1)
+    return ordered(packed(rng, count, bits), geometry, height=size[0], width=size[1], most=count)
+
+
+def moved(
+    rng: np.random.Generator, query: LocalFeatures, affine: np.ndarray, share: float, noise: float
+) -> LocalFeatures:
+    """Another image with a share of the query's descriptors where an affine map puts them, the rest at random."""
+    count = len(query)
+    known = np.flatnonzero(rng.random(count) < share)
+    points = query.geometry[:, [1, 0]].astype(float) * (query.width, query.height)
+    target = points @ affine[:, :2].T + affine[:, 2] + noise * rng.normal(size=points.shape)
+    height, width = 500, 800
+    geometry = np.concatenate([rng.random((count, 2)), np.ones((count, 1)), rng.random((count, 1))], 1)
+    geometry[known, 0], geometry[known, 1] = target[known, 1] / height, target[known, 0] / width
+    descriptors = packed(rng, count, 8 * query.descriptors.shape[1])
+    descriptors[known] = query.descriptors[known]
+    return ordered(descriptors, geometry, height=height, width=width, most=count)
+
+
+def spatial_twin(query: LocalFeatures, image: LocalFeatures, how: SpatialSettings) -> int:
+    """The same in plain words: every pair a hypothesis, the best ones fitted to an affine map."""
+    if not len(query) or not len(image):
+        return 0
+    bits = 8 * query.descriptors.shape[1]
+    pairs = []
+    for q, row in enumerate(distances_of(query.descriptors, image.descriptors)):
+        if min(row) * 128 <= how.hamming * bits:
+            pairs.append((q, row.index(min(row))))
+    if not pairs:
+        return 0
+    here = np.array([query.geometry[q, [1, 0]].astype(float) * (query.width, query.height) for q, _ in pairs])
+    there = np.array([image.geometry[x, [1, 0]].astype(float) * (image.width, image.height) for _, x in pairs])
+
+    def inliers(linear: np.ndarray, shift: np.ndarray, tolerance: float) -> np.ndarray:
+        return np.linalg.norm(here @ linear.T + shift - there, axis=1) <= tolerance
+
+    best = 0
+    for place, (q, x) in enumerate(pairs):
+        scale = float(image.geometry[x, 2]) / float(query.geometry[q, 2]) if how.scales else 1.0
+        linear, shift = scale * np.eye(2), there[place] - scale * here[place]
+        count = inliers(linear, shift, how.tolerance).sum()
+        if count <= best:
+            continue
+        best = count
+        for step in range(how.rounds):
+            wide = how.tolerance * (1 + (how.rounds - 1 - step) / how.rounds)
+            inside = inliers(linear, shift, wide)
+            rows = np.concatenate([here[inside], np.ones((inside.sum(), 1))], 1)
+            if inside.sum() < 3 or np.linalg.matrix_rank(rows) < 3:
+                break
+            solved = np.linalg.lstsq(rows, there[inside], rcond=None)[0]
+            linear, shift = solved[:2].T, solved[2]
+            stretches = np.linalg.svd(linear)[1]
+            if np.linalg.det(linear) <= 0 or stretches[0] > how.stretch or stretches[1] < 1 / how.stretch:
+                break
+            best = max(best, inliers(linear, shift, how.tolerance).sum())
+    return int(best) if best >= how.least else 0
+
+
+def together(images: list[LocalFeatures]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.concatenate([image.descriptors for image in images]),
+        np.concatenate([image.geometry for image in images]),
+        np.array([(image.height, image.width) for image in images]),
+        np.cumsum([0, *map(len, images)]).astype(np.int64),
+    )
+
+
+@pytest.mark.parametrize("how", [{}, {"scales": True}, {"tolerance": 6.0, "rounds": 1}, {"rounds": 0}, {"hamming": 50}])
+def test_spatial_verification_equals_the_plain_twin(how: dict[str, Any]) -> None:
+    rng = np.random.default_rng(3)
+    settings_ = SpatialSettings(**how)
+    query = features(rng, 60)
+    images = [features(rng, 40), features(rng, 0, size=(3, 3))]
+    for _ in range(12):
+        turn, stretch = rng.normal(0, 0.2), 1 + rng.normal(0, 0.15)
+        linear = stretch * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        affine = np.concatenate([linear + 0.05 * rng.normal(size=(2, 2)), 60 * rng.normal(size=(2, 1))], 1)
+        images.append(moved(rng, query, affine, rng.choice([0.1, 0.3, 0.8]), rng.choice([0.5, 5.0])))
+    found = spatial(query, *together(images), settings_)
+    expected = [spatial_twin(query, image, settings_) for image in images]
+    assert found.tolist() == expected
+    assert len(set(expected)) > 4
+    for image, count in zip(images, expected, strict=True):
+        one = verify(query, image, settings_)
+        assert one.inliers == count
+        assert len(one.pairs) == count
+        if count:
+            points, others = query.geometry[one.pairs[:, 0]], image.geometry[one.pairs[:, 1]]
+            mapped = (points[:, [1, 0]] * (600, 400)) @ one.affine[:, :2].T + one.affine[:, 2]
+            assert np.linalg.norm(mapped - others[:, [1, 0]] * (800, 500), axis=1).max() <= settings_.tolerance + 1e-6
+
+
+def test_of_very_many_pairs_some_are_drawn() -> None:
+    rng = np.random.default_rng(4)
+    query = features(rng, 80)
+    image = moved(rng, query, np.array([[1.0, 0, 30], [0, 1.0, -20]]), 0.9, 0.5)
+    few = [SpatialSettings(hypotheses=2, seed=seed) for seed in range(20)]
+    counts = [spatial(query, *together([image]), how)[0] for how in few]
+    assert counts == [spatial(query, *together([image]), how)[0] for how in few]
+    assert counts == [verify(query, image, how).inliers for how in few]
+    assert max(counts) > 60
+
+
+def test_a_map_that_puts_everything_on_one_spot_is_none() -> None:
+    """Many descriptors of the query near one of the image: a heap is no match."""
+    rng = np.random.default_rng(5)
+    query = features(rng, 50)
+    geometry = np.array([[0.5, 0.5, 1, 1]], np.float32)
+    heap = LocalFeatures(query.descriptors[:1], geometry, 400, 600)
+    same = LocalFeatures(np.repeat(query.descriptors[:1], 50, 0), query.geometry, 400, 600)
+    found = spatial(same, *together([heap]), SpatialSettings(tolerance=3.0))
+    assert found[0] == spatial_twin(same, heap, SpatialSettings(tolerance=3.0))
+    assert found[0] < 10
+
+
+def test_descriptors_of_numbers_match_by_their_cosine() -> None:
+    rng = np.random.default_rng(6)
+    query = rng.normal(size=(20, 16)).astype(np.float32)
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    database = np.concatenate([query[::-1], np.zeros((0, 16), np.float32), query[:3]])
+    places, near = matches(query, database, np.array([0, 20, 20, 23]), SpatialSettings(cosine=0.95))
+    assert places[0].tolist() == list(range(20))[::-1]
+    assert near[0].all()
+    assert not near[1].any()
+    assert near[2].sum() == 3
+
+
+# --- the values ---
+
+
+def test_features_that_do_not_fit_are_refused() -> None:
+    good = np.zeros((2, 8), np.uint8), np.zeros((2, 4), np.float32)
+    for descriptors, geometry, message in (
+        (good[0][0], good[1], "do not fit"),
+        (good[0], good[1][:1], "do not fit"),
+        (good[0], np.array([[0, 0, 1, np.nan]] * 2, np.float32), "not finite"),
+        (np.full((2, 8), np.inf, np.float32), good[1], "not finite"),
+        (good[0], np.array([[0, 0, 1, 1], [0, 0, 1, 2]], np.float32), "order of their weight"),
+    ):
+        with pytest.raises(OpenIliasError, match=message):
+            LocalFeatures(descriptors, geometry, 5, 5)
+    with pytest.raises(OpenIliasError, match="no local descriptors"):
+        LocalFeatures(*good, 0, 5)
+    kept = ordered(
+        np.arange(6).reshape(3, 2), np.array([[0, 0, 1, 5], [0, 0, 1, 7], [0, 0, 1, 5]]), height=1, width=1, most=2
+    )
+    assert kept.descriptors.tolist() == [[2, 3], [0, 1]]
+    assert kept.first(1).geometry.tolist() == [[0, 0, 1, 7]]
