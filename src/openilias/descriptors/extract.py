@@ -238,7 +238,7 @@ class _Work:
         if not left and not again:
             return
         unit = "texts" if self.partition == "text_queries" else "images"
-        expected = _Expected([shard for _, shard in left], sum(len(_open(marker)) for _, marker in again))
+        expected = Expected([shard for _, shard in left], sum(len(_open(marker)) for _, marker in again))
         with progress(f"describe {self.partition}", total=expected.total(), unit=unit) as step, one_thread_per_worker():
             for shard, marker in again:
                 self._retry(shard, marker, step)
@@ -336,7 +336,7 @@ class _Work:
         )
 
 
-class _Expected:
+class Expected:
     """How many images there will be: counted where it is known, else judged by the sizes of the tars."""
 
     def __init__(self, shards: list[SourceShard], more: int) -> None:

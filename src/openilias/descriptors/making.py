@@ -18,7 +18,15 @@ _MARKERS = "[0-9]*.json"
 
 @contextmanager
 def making(
-    out: Path, *, made_from: dict[str, Any], sources: Sequence[str], share: Share, overwrite: bool, **information: Any
+    out: Path,
+    *,
+    made_from: dict[str, Any],
+    sources: Sequence[str],
+    share: Share,
+    overwrite: bool,
+    kind: str = KIND,
+    ours: str = FILES,
+    **information: Any,
 ) -> Iterator[None]:
     """Make shards of a store in the block; those that are finished are kept, whatever happens.
 
@@ -28,12 +36,14 @@ def making(
         sources: names of all its shards.
         share: which of them are made; another process may make others in the same folder at the same time.
         overwrite: replace what was made from something else, or is damaged.
+        kind: of the store.
+        ours: regular expression of the names of its files.
         **information: more entries of the manifest.
 
     Raises:
         OpenIliasError: the output is in the way, or the disk is full.
     """
-    state = claim(out, MANIFEST, kind=KIND, made_from=made_from, overwrite=overwrite, ours=FILES)
+    state = claim(out, MANIFEST, kind=kind, made_from=made_from, overwrite=overwrite, ours=ours)
     alone = share.everything
     if not alone:
         _check_place(out, state)
@@ -49,13 +59,13 @@ def making(
                 for path in out.glob(_MARKERS):
                     path.unlink()
             with told_if_full(out / MANIFEST):
-                write_manifest(out / MANIFEST, kind=KIND, made_from=made_from, **information, sources=list(sources))
+                write_manifest(out / MANIFEST, kind=kind, made_from=made_from, **information, sources=list(sources))
         try:
             yield
         except BaseException:
             if not begun():
-                for name in ("00000.npy", "00000.ids.parquet", MANIFEST):
-                    (out / name).unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
+                for path in (*out.glob("00000.*"), out / MANIFEST):
+                    path.unlink(missing_ok=True)  # nothing is finished yet, so nothing is worth keeping
             raise
     if alone:
         remove_leftovers_of(out)

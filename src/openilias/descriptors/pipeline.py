@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import Loss, ordered_map
@@ -22,7 +22,7 @@ from openilias.data import Item
 from openilias.descriptors.store import Skipped, SkipStatus
 from openilias.images.boxes import Box
 from openilias.images.decode import UnreadableImageError, decode
-from openilias.models.backbone import Backbone, Floats, Prepare, View
+from openilias.models.backbone import Backbone, Floats
 
 CHUNK = 8
 """Images of one job of a worker process."""
@@ -34,6 +34,7 @@ ALONE = 16
 """Fewer images are decoded in this process, where nothing can be stopped: others would take longer to start."""
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _Job:
 
     items: tuple[Item, ...]
     boxes: tuple[tuple[Box, ...], ...]
-    prepare: Prepare
+    prepare: Callable[[Image.Image, tuple[Box, ...]], Any]
     upright: bool
     compat: Compat
 
@@ -123,45 +124,104 @@ def describe_items(
     out: Floats = np.zeros((len(items), backbone.dims), dtype)
     skipped: dict[int, Skipped] = {}
     views = backbone.protocol.views_of(partition)
-    begun: deque[tuple[list[int], list[Array], Callable[[], Floats]]] = deque()
 
-    def finish() -> None:
-        places, batch, result = begun.popleft()
-        with _naming(items, places, batch, backbone, views):
-            out[places] = backbone.checked(result(), len(places))
-        step(len(places))
+    def begin(batch: list[Array]) -> Callable[[], Floats]:
+        result = backbone.begin(batch, views)
+        return lambda: backbone.checked(result(), len(batch))
 
+    work = Work(
+        backbone.preparation(partition),
+        lambda array: backbone.group_of(array.shape, views),
+        begin,
+        compat=backbone.protocol.compat,
+        shares_cores=backbone.device == "cpu",
+    )
     uses_boxes = backbone.protocol.boxes_of(partition) != "none"
-    jobs = _jobs(items, backbone, partition, upright, boxes if uses_boxes else _no_boxes)
-    processes = means.processes(len(items))
-    with ordered_map(processes, lost=_lost, timeout=means.timeout, ahead=AHEAD) as run:
-        if processes > 1 and backbone.device == "cpu":
-            prepared = enumerate(_in_turns(run, jobs, AHEAD * processes))
-        else:
-            prepared = enumerate(_in_order(run, jobs))
-        group_of = partial(backbone.group_of, views=views)
-        for places, batch in _batches(_timed(prepared, step), group_of, means, skipped, step):
-            with _naming(items, places, batch, backbone, views):
-                begun.append((places, batch, backbone.begin(batch, views)))
-            if len(begun) == 2:  # a GPU computes one batch while the next is gathered
-                finish()
-    while begun:
-        finish()
+    for places, made in in_batches(
+        items, work, means, step, skipped, boxes=boxes if uses_boxes else _no_boxes, upright=upright
+    ):
+        out[places] = made
     places = [place for place in range(len(items)) if place not in skipped]
     return Described(places, out if not skipped else out[places], skipped)
 
 
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """What is done with images: the one half in worker processes, the other in this one.
+
+    Attributes:
+        prepare: a picture and its boxes -> what the model takes; sent to worker processes.
+        group_of: what is prepared -> what those that go into one batch have in common.
+        begin: a batch -> what waits for its result.
+        compat: of the decoding.
+        shares_cores: what is done in this process takes the cores of the worker processes.
+    """
+
+    prepare: Callable[[Image.Image, tuple[Box, ...]], Any]
+    group_of: Callable[[Any], Hashable]
+    begin: Callable[[list[Any]], Callable[[], T]]
+    compat: Compat
+    shares_cores: bool
+
+
+def in_batches(
+    items: Sequence[Item],
+    work: Work[T],
+    means: Means,
+    step: Step,
+    skipped: dict[int, Skipped],
+    *,
+    boxes: Callable[[Item], tuple[Box, ...]],
+    upright: bool,
+) -> Iterator[tuple[list[int], T]]:
+    """Yield the places of the items of each batch, and what came of them.
+
+    Args:
+        items: the images.
+        work: what is done.
+        means: with what means.
+        step: is told of every image.
+        skipped: what was passed over is written here, by its place.
+        boxes: gives the boxes of an item.
+        upright: turn them as their EXIF orientation says.
+
+    Raises:
+        OpenIliasError: an image cannot be read or described and ``means.skip`` is False, or the model fails.
+    """
+    begun: deque[tuple[list[int], list[Any], Callable[[], T]]] = deque()
+
+    def finish() -> tuple[list[int], T]:
+        places, batch, result = begun.popleft()
+        with _naming(items, places, batch, work):
+            made = result()
+        step(len(places))
+        return places, made
+
+    jobs = _jobs(items, work, upright, boxes)
+    processes = means.processes(len(items))
+    with ordered_map(processes, lost=_lost, timeout=means.timeout, ahead=AHEAD) as run:
+        if processes > 1 and work.shares_cores:
+            prepared = enumerate(_in_turns(run, jobs, AHEAD * processes))
+        else:
+            prepared = enumerate(_in_order(run, jobs))
+        for places, batch in _batches(_timed(prepared, step), work.group_of, means, skipped, step):
+            with _naming(items, places, batch, work):
+                begun.append((places, batch, work.begin(batch)))
+            if len(begun) == 2:  # a GPU computes one batch while the next is gathered
+                yield finish()
+    while begun:
+        yield finish()
+
+
 @contextmanager
-def _naming(
-    items: Sequence[Item], places: list[int], batch: list[Array], backbone: Backbone, views: tuple[View, ...]
-) -> Iterator[None]:
+def _naming(items: Sequence[Item], places: list[int], batch: list[Any], work: Work[T]) -> Iterator[None]:
     """Name the image that a failing batch fails for."""
     try:
         yield
     except OpenIliasError:
-        for place, array in zip(places, batch, strict=True):
+        for place, one in zip(places, batch, strict=True):
             try:
-                backbone.checked(backbone.begin([array], views)(), 1)
+                work.begin([one])()
             except OpenIliasError as error:
                 error.where = error.where or items[place].id
                 raise
@@ -173,19 +233,14 @@ def _no_boxes(item: Item) -> tuple[Box, ...]:
 
 
 def _jobs(
-    items: Sequence[Item],
-    backbone: Backbone,
-    partition: Partition,
-    upright: bool,
-    boxes: Callable[[Item], tuple[Box, ...]],
+    items: Sequence[Item], work: Work[T], upright: bool, boxes: Callable[[Item], tuple[Box, ...]]
 ) -> Iterator[_Job]:
-    prepare, compat = backbone.preparation(partition), backbone.protocol.compat
     for start in range(0, len(items), CHUNK):
         some = tuple(items[start : start + CHUNK])
-        yield _Job(some, tuple(boxes(item) for item in some), prepare, upright, compat)
+        yield _Job(some, tuple(boxes(item) for item in some), work.prepare, upright, work.compat)
 
 
-def prepare_job(job: _Job) -> list[Array | Failure]:
+def prepare_job(job: _Job) -> list[Any | Failure]:
     """Read, decode and prepare the images of a job; runs in a worker process.
 
     Raises:
@@ -194,7 +249,7 @@ def prepare_job(job: _Job) -> list[Array | Failure]:
     return [_prepared(item, boxes, job) for item, boxes in zip(job.items, job.boxes, strict=True)]
 
 
-def _prepared(item: Item, boxes: tuple[Box, ...], job: _Job) -> Array | Failure:
+def _prepared(item: Item, boxes: tuple[Box, ...], job: _Job) -> Any | Failure:
     try:
         return job.prepare(decode(item.read(), where=item.id, upright=job.upright, compat=job.compat), boxes)
     except UnreadableImageError as error:
@@ -245,14 +300,14 @@ def _timed(prepared: Iterator[tuple[int, Array | Failure]], step: Step) -> Itera
 
 
 def _batches(
-    prepared: Iterable[tuple[int, Array | Failure]],
-    group_of: Callable[[tuple[int, ...]], tuple[int, ...]],
+    prepared: Iterable[tuple[int, Any]],
+    group_of: Callable[[Any], Hashable],
     means: Means,
     skipped: dict[int, Skipped],
     step: Step,
-) -> Iterator[tuple[list[int], list[Array]]]:
-    """Gather arrays of one group into batches; which go together depends on the source order alone."""
-    waiting: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
+) -> Iterator[tuple[list[int], list[Any]]]:
+    """Gather what is prepared of one group into batches; which go together depends on the source order alone."""
+    waiting: dict[Hashable, list[tuple[int, Any]]] = {}
     held = 0
     for place, array in prepared:
         if isinstance(array, Failure):
@@ -261,7 +316,7 @@ def _batches(
             skipped[place] = Skipped(array.id, array.what, array.status)
             step()
             continue
-        key = group_of(array.shape)
+        key = group_of(array)
         group = waiting.setdefault(key, [])
         group.append((place, array))
         held += 1
@@ -275,5 +330,5 @@ def _batches(
         yield _apart(waiting.pop(next(iter(waiting))))
 
 
-def _apart(group: list[tuple[int, Array]]) -> tuple[list[int], list[Array]]:
+def _apart(group: list[tuple[int, Any]]) -> tuple[list[int], list[Any]]:
     return [place for place, _ in group], [array for _, array in group]

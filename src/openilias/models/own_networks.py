@@ -91,6 +91,19 @@ class GemResNet(nn.Module):
         return vectors
 
 
+def third_stage(module: nn.Module) -> Callable[[Tensor], LastMap]:
+    """Return what gives the map of the third stage of a :class:`GemResNet`: AMES takes local descriptors from it."""
+    if not isinstance(module, GemResNet):
+        raise TypeError(f"no GemResNet but {type(module).__name__}")
+    trunk: Any = module.trunk
+
+    def third(images: Tensor) -> LastMap:
+        x = trunk.maxpool(trunk.act1(trunk.bn1(trunk.conv1(images))))
+        return LastMap(trunk.layer3(trunk.layer2(trunk.layer1(x))))
+
+    return third
+
+
 def regional_gem(maps: Tensor, *, p: float = 2.5, side: int = _REGION) -> Tensor:
     """Return the generalised mean of the region around each place, the map reflected at its borders (SuperGlobal)."""
     around = F.pad(maps.float(), (side // 2,) * 4, mode="reflect")
