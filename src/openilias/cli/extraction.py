@@ -39,9 +39,33 @@ from openilias.cli.options import (
     device_of,
     emit,
     protocol_of,
+    refuse,
     say,
 )
 from openilias.core.ids import Partition
+
+_LOCAL = "Local descriptors"
+
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local",
+        rich_help_panel=_LOCAL,
+        help="Describe by local descriptors: --model sift, aliked, or a network with a map (dinov2_vitb14_reg).",
+    ),
+]
+Most = Annotated[
+    int, typer.Option(rich_help_panel=_LOCAL, min=1, max=100_000, help="Of an image, those of largest weight.")
+]
+DetectorFile = Annotated[
+    Path | None,
+    typer.Option("--detector", rich_help_panel=_LOCAL, metavar="FILE", help="Attention detector of AMES."),
+]
+Shortlist = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel=_LOCAL, metavar="RANKING", help="Only images that this ranking lists."),
+]
+Top = Annotated[int, typer.Option(rich_help_panel=_LOCAL, min=1, help="Of each of its lists, so many.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +114,11 @@ def extract(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="List what cannot be read, hangs or crashes, and go on.")
     ] = False,
+    local: Local = False,
+    most: Most = 700,
+    detector: DetectorFile = None,
+    shortlist: Shortlist = None,
+    top: Top = 1000,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what was passed over, of the same files.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,
@@ -123,6 +152,9 @@ def extract(
         dtype=dtype,
         compat=compat,
     )
+    of_local = {"most": most != 700, "detector": detector, "shortlist": shortlist, "top": top != 1000}
+    if not local:
+        refuse("can only be used with --local", **of_local)
     options = Options(
         batch_size=batch_size,
         workers=workers,
@@ -135,6 +167,44 @@ def extract(
     if images is not None and partition != "train":
         raise typer.BadParameter("--images belongs to --partition train.")
     read = read_training_set(benchmark, root=images) if partition == "train" else read_ilias(benchmark)
+    if local:
+        refuse(
+            "cannot be used with --local",
+            adapt=adapt,
+            text_weights=text_weights,
+            tokenizer=tokenizer,
+            resize=resize != "longest",
+            min_size=min_size,
+            resizer=resizer != "pillow",
+            query_boxes=query_boxes != "none",
+            positive_boxes=positive_boxes != "none",
+            rotations=rotations != "0",
+            views=views != "all",
+            combine=combine != "mean",
+            pooling=pooling,
+            precision=precision != "float32",
+        )
+        from openilias.cli.local import extract_local_of
+
+        settings = {"scales": protocol.scales, "most": most} | ({"resolution": resolution} if resolution else {})
+        extract_local_of(
+            read,
+            model,
+            partition,
+            out,
+            options,
+            settings=settings,
+            weights=weights,
+            random_weights=random_weights,
+            detector=detector,
+            shortlist=shortlist,
+            top=top,
+            compat=compat,
+            dtype=dtype,
+            device=device_of(device),
+            json=json,
+        )
+        return
     backbone = load_model(
         find_model(model),
         protocol,

@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from openilias import __version__
-from openilias.cli import adaptation, build, data, evaluation, extraction, models, runs, searching
+from openilias.cli import adaptation, build, data, evaluation, extraction, local, models, runs, searching
 from openilias.core.errors import OpenIliasError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ searching.register(app)
 evaluation.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(adaptation.app, name="adapt")
+app.add_typer(local.app, name="local")
 app.add_typer(build.app, name="build")
 app.add_typer(data.app, name="data")
 

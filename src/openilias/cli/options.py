@@ -125,6 +125,17 @@ def numbers_of(text: str, option: str, kind: type[float | int]) -> tuple[float, 
         raise typer.BadParameter(f"'{text}' is not numbers with commas between.", param_hint=option) from None
 
 
+def refuse(why: str, **given: object) -> None:
+    """Refuse options that are given and have no meaning.
+
+    Raises:
+        typer.BadParameter: there are some.
+    """
+    refused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if refused:
+        raise typer.BadParameter(f"{', '.join(refused)} {why}.")
+
+
 def device_of(name: str) -> str:
     """Check a device name; ``auto`` takes the best there is."""
     from openilias.models.devices import choose_device

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openilias.cli.options import MOST_K, Device, Json, Overwrite, Shard, device_of, emit, numbers_of, say
+from openilias.cli.options import MOST_K, Device, Json, Overwrite, Shard, device_of, emit, numbers_of, refuse, say
 from openilias.core.protocol import Expand, Fusion, Keep
 
 _SELECT = "Which images"
@@ -166,12 +166,12 @@ def search(
     from openilias.descriptors.store import open_store
 
     if expand is None:
-        _refuse("can only be used with --expand", alpha=alpha != 1.0, first=first)
+        refuse("can only be used with --expand", alpha=alpha != 1.0, first=first)
     asked, searched = ([open_store(path) for path in paths] for paths in (queries, database))
     linear = read_layer(adapt, [store.origin() for store in asked + searched]) if adapt else None
     share = parse_share(shard) if shard else Share()
     if index is not None:
-        _refuse(
+        refuse(
             "cannot be used with --index",
             ids=ids,
             exclude=exclude,
@@ -198,7 +198,7 @@ def search(
         from openilias.search.restriction import Restriction, read_ids
         from openilias.search.stores import search_to
 
-        _refuse(
+        refuse(
             "can only be used with --index",
             index_params=index_params,
             rescore=rescore,
@@ -219,12 +219,6 @@ def search(
     if not share.everything:
         say(f"a part of the database, {shard}: put all parts together with ilias merge")
     emit({"ranking": str(out), "queries": count, "depth": depth}, json)
-
-
-def _refuse(why: str, **given: object) -> None:
-    refused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
-    if refused:
-        raise typer.BadParameter(f"{', '.join(refused)} {why}.")
 
 
 def merge(

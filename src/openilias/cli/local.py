@@ -1,0 +1,147 @@
+"""``ilias local``, and ``ilias extract --local``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openilias.cli.options import Json, Overwrite, Shard, emit, say
+
+if TYPE_CHECKING:
+    from openilias.core.ids import Partition
+    from openilias.core.protocol import Compat
+    from openilias.descriptors.extract import Options, Source
+    from openilias.descriptors.local_store import LocalStore
+
+app = typer.Typer(help="Local descriptors: learn bits, pack stores to them.", no_args_is_help=True)
+
+
+def extract_local_of(
+    source: Source,
+    model: str,
+    partition: Partition,
+    out: Path,
+    options: Options,
+    *,
+    settings: dict[str, Any],
+    weights: Path | None,
+    random_weights: int | None,
+    detector: Path | None,
+    shortlist: Path | None,
+    top: int,
+    compat: Compat,
+    dtype: str,
+    device: str,
+    json: Path | None,
+) -> None:
+    """Do ``ilias extract --local``."""
+    from openilias.descriptors.extract_local import LocalOptions, extract_local_share
+    from openilias.descriptors.local_store import open_local_store
+    from openilias.models.local_backbone import LocalSettings
+    from openilias.models.local_zoo import load_local
+    from openilias.search.ranking import read_ranking
+
+    only = None
+    if shortlist is not None:
+        ranking, _ = read_ranking(shortlist)
+        listed = ranking.cut(top)
+        only = frozenset(item for query in range(len(listed.query_ids)) for item in listed.ids_of(query))
+    backbone = load_local(
+        model,
+        LocalSettings.model_validate(settings),
+        weights=weights,
+        detector=detector,
+        random_weights=random_weights,
+        device=device,
+    )
+    unfinished = extract_local_share(source, backbone, partition, out, LocalOptions(options, compat, only, dtype))
+    if unfinished:
+        say(f"{out}: this share is done; {len(unfinished)} shards are left to the others")
+        emit({"store": str(out), "unfinished": unfinished}, json)
+        return
+    store = open_local_store(out)
+    say_store(store)
+    for item in store.skipped:
+        say(f"  skipped {item.id}: {item.reason}")
+    emit(facts_of(store), json)
+
+
+def say_store(store: LocalStore) -> None:
+    """Say what a store holds, and how large an image is in it."""
+    size = store.bytes_per_image()
+    what = f"{store.bits} bits" if store.bits else f"{store.dims} dimensions"
+    say(
+        f"{store.folder}: {store.count:,} local descriptors of {what} of {store.images:,} images; an image takes "
+        f"{size['descriptors']:,.0f} bytes, and {size['geometry']:,.0f} for where they are"
+    )
+
+
+def facts_of(store: LocalStore) -> dict[str, Any]:
+    """Return what a store holds, as JSON values."""
+    return {
+        "store": str(store.folder),
+        "images": store.images,
+        "descriptors": store.count,
+        "dims": store.dims,
+        "bits": store.bits,
+        "bytes_per_image": store.bytes_per_image(),
+        "skipped": [asdict(item) for item in store.skipped],
+        "fingerprint": store.fingerprint,
+    }
+
+
+@app.command(epilog="Example: ilias local itq local/distractors --bits 128 --out itq.safetensors")
+def itq(
+    stores: Annotated[list[Path], typer.Argument(help="Stores of local descriptors.", metavar="STORE...")],
+    out: Annotated[Path, typer.Option(help="File of the binarisation, .safetensors.")],
+    bits: Annotated[int, typer.Option(min=64, max=4096, help="Of a packed descriptor, a multiple of 64.")] = 128,
+    sample: Annotated[int, typer.Option(min=2, help="Learn from so many descriptors, drawn uniformly.")] = 500_000,
+    iterations: Annotated[int, typer.Option(min=0, max=10_000, help="Of turning the axes.")] = 50,
+    centred: Annotated[bool, typer.Option("--centred", help="Subtract the mean; AMES does not.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Learn how local descriptors become bits: iterative quantisation."""
+    from openilias.descriptors.local_store import open_local_store
+    from openilias.rerank.packing import ItqSettings, learn_itq_to
+
+    settings = ItqSettings(bits, sample, iterations, centred, seed)
+    made = learn_itq_to([open_local_store(path) for path in stores], settings, out, overwrite=overwrite)
+    say(f"{out}: {made.dims} dimensions to {made.bits} bits")
+    emit({"binarisation": str(out), "dims": made.dims, "bits": made.bits, "sha256": made.digest}, json)
+
+
+@app.command(
+    epilog="Example: ilias local pack local/distractors --itq itq.safetensors --most 100 --out packed/distractors"
+)
+def pack(
+    store: Annotated[Path, typer.Argument(help="A store of local descriptors.", metavar="STORE")],
+    itq_file: Annotated[Path, typer.Option("--itq", metavar="FILE", help="The binarisation.")],
+    out: Annotated[Path, typer.Option(help="Folder of the packed store.")],
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Of an image, so many of largest weight; all by default.")
+    ] = None,
+    shard: Shard = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Pack a store of local descriptors to bits. Killed, it continues when run again."""
+    from openilias.core.shards import Share, parse_share
+    from openilias.descriptors.local_store import open_local_store
+    from openilias.rerank.itq import read_binarisation
+    from openilias.rerank.packing import pack_store
+
+    share = Share() if shard is None else parse_share(shard)
+    made, _ = read_binarisation(itq_file)
+    left = pack_store(open_local_store(store), made, out, most=most, share=share, overwrite=overwrite)
+    if left:
+        say(f"{out}: this share is done; {len(left)} shards are left to the others")
+        emit({"store": str(out), "unfinished": left}, json)
+        return
+    packed = open_local_store(out)
+    say_store(packed)
+    emit(facts_of(packed), json)
