@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from openilias import __version__
-from openilias.cli import adaptation, build, data, evaluation, extraction, local, models, runs, searching
+from openilias.cli import adaptation, build, data, evaluation, extraction, local, models, reranking, runs, searching
 from openilias.core.errors import OpenIliasError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def _options(
 runs.register(app)
 extraction.register(app)
 searching.register(app)
+reranking.register(app)
 evaluation.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(adaptation.app, name="adapt")

@@ -112,11 +112,10 @@ class LocalShard:
         """
         return self._array("geometry", (self.count, 4))
 
-    @cached_property
-    def _images(self) -> pa.Table:
+    def _images(self, *columns: str) -> pa.Table:
         path = self.path("ids.parquet")
         try:
-            table = pq.read_table(path, columns=["id", "height", "width"])
+            table = pq.read_table(path, columns=list(columns))
         except (OSError, KeyError, pa.ArrowException) as error:
             raise OpenIliasError(f"These ids cannot be read: {error}.", where=path, fix=_AGAIN) from None
         if len(table) != self.images:
@@ -124,13 +123,18 @@ class LocalShard:
         return table
 
     def id_array(self) -> Any:
-        """Return the ids of the images as a pyarrow.ChunkedArray of strings."""
-        return self._images["id"]
+        """Return the ids of the images as a pyarrow.ChunkedArray of strings; they are read anew, and not held.
+
+        Raises:
+            OpenIliasError: the file is missing or damaged.
+        """
+        return self._images("id")["id"]
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int32]:
         """(N, 2) height and width of the images that were described, in pixels."""
-        return np.stack([self._images[name].to_numpy() for name in ("height", "width")], axis=1).astype(np.int32)
+        table = self._images("height", "width")
+        return np.stack([table[name].to_numpy() for name in ("height", "width")], axis=1).astype(np.int32)
 
     def take(self, image: int, most: int | None = None) -> LocalFeatures:
         """Return the descriptors of an image, the ``most`` of largest weight; only these are read.

@@ -23,7 +23,13 @@ from openilias.search.reading import picked
 from openilias.search.stores import read_queries, state_of
 
 _PAIRS = 65_536
-_OF_ELSE = {"index": "a compressed index", "expand": "expanded queries", "share": "a part of a database"}
+_OF_ELSE = {
+    "index": "a compressed index",
+    "expand": "expanded queries",
+    "share": "a part of a database",
+    "rerank": "local descriptors too",
+    "ensemble": "several rankings",
+}
 
 Numbers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -123,11 +129,7 @@ def read_member(folder: Path, stores: Sequence[DescriptorStore], layers: Sequenc
     """
     ranking, manifest = read_ranking(folder)
     made_from = manifest["made_from"]
-    for key, what in (
-        ("index", "a compressed index"),
-        ("expand", "expanded queries"),
-        ("share", "a part of a database"),
-    ):
+    for key, what in _OF_ELSE.items():
         if key in made_from:
             raise OpenIliasError(
                 f"This ranking is of {what}: its scores are not those of stored descriptors.",

@@ -148,6 +148,13 @@ def _read(folder: Path) -> Part:
             where=folder,
             fix="Merge exact rankings.",
         )
+    changed = [name for name in ("rerank", "ensemble") if name in manifest.get("made_from", {})]
+    if changed:
+        raise OpenIliasError(
+            "This ranking was changed after the search.",
+            where=folder,
+            fix="Merge the rankings of the searches, and re-rank or put together what comes of that.",
+        )
     if "database" not in manifest:
         raise OpenIliasError(
             "This ranking does not say where in the database its images are.",

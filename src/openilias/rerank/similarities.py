@@ -1,0 +1,246 @@
+"""Local similarities of the shortlists of a ranking; resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import atomic_path
+from openilias.core.fingerprints import differences
+from openilias.core.progress import progress, tell
+from openilias.descriptors.local_store import LocalStore
+from openilias.models.local_features import LocalFeatures
+from openilias.rerank.chamfer import chamfer
+from openilias.rerank.packing import local_state_of
+from openilias.rerank.spatial import SpatialSettings, spatial
+from openilias.search.ranking import ABSENT, Ranking
+
+ALGORITHM_VERSION = 1
+LocalMethod = Literal["chamfer", "spatial"]
+_EVERY_SECONDS, _SHARE = 30.0, 20
+
+
+class LocalStep(BaseModel):
+    """What local similarities depend on besides the descriptors.
+
+    Attributes:
+        method: ``chamfer`` or ``spatial``.
+        shortlist: the first so many images of each list are compared.
+        descriptors: of a database image, those of largest weight.
+        query_descriptors: of a query.
+        spatial: of spatial verification.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: LocalMethod = "chamfer"
+    shortlist: int = Field(default=1000, ge=1)
+    descriptors: int = Field(default=100, ge=1)
+    query_descriptors: int = Field(default=600, ge=1)
+    spatial: SpatialSettings = SpatialSettings()
+
+    def made_from(self) -> dict[str, Any]:
+        """Return it as JSON values, without what the method does not use."""
+        unused = set() if self.method == "spatial" else {"spatial"}
+        return {"algorithm_version": ALGORITHM_VERSION, **self.model_dump(mode="json", exclude=unused)}
+
+
+class Candidates(NamedTuple):
+    """The descriptors of the images of one shortlist, one image after the other.
+
+    Attributes:
+        descriptors: (N, D), or (N, bits / 8) uint8.
+        geometry: (N, 4).
+        sizes: (M, 2) height and width.
+        offsets: (M + 1,).
+    """
+
+    descriptors: npt.NDArray[Any]
+    geometry: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+
+Score = Callable[[LocalFeatures, Candidates], npt.NDArray[np.float32]]
+"""A query and its candidates -> (M,) similarities."""
+
+
+@dataclass(frozen=True)
+class LocalDatabase:
+    """Images of several local stores by their ids.
+
+    Attributes:
+        stores: made alike.
+        ids: that are wanted.
+        places: (n, 3) store, shard and place of each.
+    """
+
+    stores: tuple[LocalStore, ...]
+    ids: dict[str, int]
+    places: npt.NDArray[np.int64]
+
+    def features(self, item: str, most: int) -> LocalFeatures:
+        """Return the descriptors of an image of largest weight."""
+        store, shard, place = self.places[self.ids[item]].tolist()
+        found: LocalFeatures = self.stores[store].shards[shard].take(place, most)
+        return found
+
+    def candidates(self, items: Sequence[str], most: int) -> Candidates:
+        """Return the descriptors of some images."""
+        found = [self.features(item, most) for item in items]
+        empty = np.zeros((0, self._width), self._dtype)
+        return Candidates(
+            np.concatenate([empty, *(one.descriptors for one in found)]),
+            np.concatenate([np.zeros((0, 4), np.float32), *(one.geometry for one in found)]),
+            np.array([(one.height, one.width) for one in found], np.int64).reshape(-1, 2),
+            np.cumsum([0, *map(len, found)]).astype(np.int64),
+        )
+
+    @property
+    def _width(self) -> int:
+        first = self.stores[0]
+        return first.dims // 8 if first.bits else first.dims
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = np.dtype(self.stores[0].manifest["dtype"])
+        return dtype
+
+
+def database_of_local(stores: Sequence[LocalStore], ids: Sequence[str]) -> LocalDatabase:
+    """Find images in local stores.
+
+    Raises:
+        OpenIliasError: images that are in none of the stores.
+    """
+    places = np.full((len(ids), 3), -1, np.int64)
+    for number, store in enumerate(stores):
+        found = store.find(ids)
+        here = found[:, 0] >= 0
+        places[here] = np.concatenate([np.full((here.sum(), 1), number), found[here]], 1)
+    missing = [ids[row] for row in np.flatnonzero(places[:, 0] < 0).tolist()]
+    if missing:
+        skipped = {one.id for store in stores for one in store.skipped}
+        known = [item for item in missing if item in skipped]
+        why = f" ({len(known)} of them could not be described)" if known else ""
+        raise OpenIliasError(
+            f"{len(missing)} of {len(ids)} images have no local descriptors{why}: {first_few(missing)}.",
+            where=", ".join(str(store.folder) for store in stores),
+            fix="Describe them: ilias extract --local --shortlist RANKING.",
+        )
+    return LocalDatabase(tuple(stores), {item: row for row, item in enumerate(ids)}, places)
+
+
+def check_alike(stores: Sequence[LocalStore]) -> None:
+    """Raise OpenIliasError if local stores were not made alike: by the same model, weights and binarisation."""
+    for other in stores[1:]:
+        one, two = ({**store.origin(), "packed": None} for store in (stores[0], other))
+        for origin in (one, two):
+            local = dict(origin.get("local", {}))
+            local.pop("most", None)  # how many are kept may differ
+            origin["local"] = local
+        changed = differences(one, two)
+        if changed:
+            raise OpenIliasError(
+                f"{stores[0].folder} and {other.folder} were not made alike:\n    " + "\n    ".join(changed[:8]),
+                fix="Describe both with the same model, and pack both with the same binarisation.",
+            )
+
+
+def local_made_from(
+    first: dict[str, Any], queries: Sequence[LocalStore], database: Sequence[LocalStore], step: LocalStep
+) -> dict[str, Any]:
+    """Return what local similarities depend on: ``first`` is the manifest of the ranking."""
+    return {
+        "first": first["fingerprint"],
+        "local_queries": sorted(local_state_of(store) for store in queries),
+        "local_database": sorted(local_state_of(store) for store in database),
+        "local": step.made_from(),
+    }
+
+
+def score_by(step: LocalStep) -> Score:
+    """Return what compares a query with its candidates."""
+    if step.method == "chamfer":
+        return lambda query, some: chamfer(query.descriptors, some.descriptors, some.offsets)
+    return lambda query, some: spatial(query, *some, settings=step.spatial)
+
+
+def similarities(
+    first: Ranking,
+    queries: Sequence[LocalStore],
+    database: Sequence[LocalStore],
+    step: LocalStep,
+    score: Score,
+    state: Path | None = None,
+    *,
+    trust: bool = False,
+) -> npt.NDArray[np.float32]:
+    """Return (Q, M) local similarities of the shortlists, NaN where a list is shorter.
+
+    Args:
+        first: the ranking by global descriptors.
+        queries: local stores of its queries.
+        database: local stores of its images.
+        step: how.
+        score: compares.
+        state: file that a killed run goes on from.
+        trust: do not compare the shards with their digests.
+
+    Raises:
+        OpenIliasError: stores that were not made alike, images without local descriptors, or damaged ones.
+    """
+    check_alike([*queries, *database])
+    short = first.cut(step.shortlist)
+    listed = sorted({int(row) for row in np.unique(short.rows) if row != ABSENT})
+    asked = database_of_local(queries, first.query_ids)
+    known = database_of_local(database, [first.db_ids[row] for row in listed])
+    if not trust:
+        _verify(asked, known)
+    made = np.full(short.rows.shape, np.nan, np.float32)
+    done = _restored(state, made)
+    saved, cost = time.monotonic(), 0.0
+    with progress(f"compare by {step.method}", total=len(made), unit="queries") as told:
+        told(done)
+        for query in range(done, len(made)):
+            items = short.ids_of(query)
+            features = asked.features(first.query_ids[query], step.query_descriptors)
+            made[query, : len(items)] = score(features, known.candidates(items, step.descriptors))
+            told()
+            if state is not None and time.monotonic() - saved >= max(_EVERY_SECONDS, _SHARE * cost):
+                begun = time.monotonic()
+                with atomic_path(state) as temporary, temporary.open("wb") as file:
+                    np.savez(file, allow_pickle=False, done=np.int64(query + 1), made=made[: query + 1])
+                saved = time.monotonic()
+                cost = saved - begun
+    return made
+
+
+def _verify(*databases: LocalDatabase) -> None:
+    """Compare the shards that are read with their digests."""
+    for database in databases:
+        for store, shard in np.unique(database.places[:, :2], axis=0).tolist():
+            database.stores[store].shards[shard].verify()
+
+
+def _restored(state: Path | None, made: npt.NDArray[np.float32]) -> int:
+    if state is None or not state.is_file():
+        return 0
+    try:
+        with np.load(state, allow_pickle=False) as file:
+            done, before = int(file["done"]), file["made"]
+        made[:done] = before
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        tell(f"compare: the state of the last try cannot be read ({error}); it begins anew")
+        made[:] = np.nan
+        return 0
+    tell(f"compare: goes on after {done:,} of {len(made):,} queries")
+    return done
