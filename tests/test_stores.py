@@ -409,7 +409,7 @@ def test_the_way_with_official_features(ilias: Ilias, tiny: Benchmark, tiny_root
     assert outcome.code == 0, outcome.err
     assert "does not say how its descriptors were made" in outcome.out
     result = json.loads((tmp_path / "e.json").read_text())
-    assert result["protocol"] == {"k": 40, "self_matches": "keep", "duplicates": "keep"}
+    assert result["protocol"] == {"k": 40, "expand": None, "self_matches": "keep", "duplicates": "keep"}
     assert result["described"] is False
     outcome = ilias("report", run, "--benchmark", tiny_root, "--out", tmp_path / "page")
     assert outcome.code == 0, outcome.err
