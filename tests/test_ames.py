@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openilias.core.errors import OpenIliasError
+from openilias.models.local_features import LocalFeatures
 from openilias.rerank.ames import Ames, Padding
+from openilias.rerank.ames_files import binarisation_of, digest_of, read_ames, write_ames
+from openilias.rerank.ames_scores import AmesScores
+from openilias.rerank.similarities import Candidates
 
 SMALL = {"dims": 16, "heads": 2, "layers": 3, "wide": 40}
 
@@ -141,3 +148,73 @@ def test_signs_have_a_slope_while_they_learn() -> None:
     slope = network.remap_local[0].W.grad
     assert slope is not None
     assert torch.isfinite(slope).all()
+
+
+# --- files, and shortlists ---
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_checkpoints_are_read_key_by_key(binary: bool, tmp_path: Path) -> None:
+    network = shaken(Ames(24, binary=binary, **SMALL))
+    write_ames(network, tmp_path / "a.pt", made_from={"seed": 0})
+    read = read_ames(tmp_path / "a.pt")
+    assert digest_of(read) == digest_of(network)
+    assert (read.binary, read.local_dims, read.dims, len(read.decoder.layers)) == (binary, 24, 16, 3)
+    assert set(torch.load(tmp_path / "a.pt", weights_only=True)) == {"state", "made_from"}
+    state = network.state_dict()
+    for change, message in (
+        ({"mtc_token": None}, "no network of AMES"),
+        ({"decoder.layers.1.norm2.bias": None}, "does not fit"),
+        ({"more": torch.zeros(3)}, "does not fit"),
+        ({"classifier.bias": torch.full((1,), torch.nan)}, "not finite: classifier.bias"),
+    ):
+        wrong = {name: value for name, value in (state | change).items() if value is not None}
+        torch.save({"state": wrong}, tmp_path / "b.pt")
+        with pytest.raises(OpenIliasError, match=message):
+            read_ames(tmp_path / "b.pt")
+    if not binary:
+        with pytest.raises(OpenIliasError, match="takes descriptors of numbers"):
+            binarisation_of(network)
+
+
+def candidates(counts: list[int], dims: int = 24) -> Candidates:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(sum(counts), dims)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return Candidates(
+        rows, np.zeros((len(rows), 4), np.float32), np.ones((len(counts), 2), int), np.cumsum([0, *counts])
+    )
+
+
+def query_of(rows: np.ndarray) -> LocalFeatures:
+    return LocalFeatures(rows, np.zeros((len(rows), 4), np.float32), 5, 5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("binary", [False, True])
+def test_shortlists_equal_the_dense_definition_one_by_one(binary: bool) -> None:
+    network = shaken(Ames(24, binary=binary, **SMALL))
+    some = candidates([5, 0, 9, 1, 9, 3, 0])
+    query = query_of(candidates([6]).descriptors)
+    found = AmesScores(network, batch=3)(query, some)
+    for image in range(7):
+        rows = torch.from_numpy(some.descriptors[some.offsets[image] : some.offsets[image + 1]])[None]
+        none = torch.zeros(1, 6, dtype=torch.bool), torch.zeros(1, rows.shape[1], dtype=torch.bool)
+        expected = dense(network, torch.from_numpy(query.descriptors)[None], rows, *none)
+        assert found[image] == pytest.approx(float(expected), abs=2e-5)
+    assert AmesScores(network)(query, candidates([])).shape == (0,)
+    assert np.isfinite(AmesScores(network)(query, candidates([0, 0]))).all()
+
+
+def test_packed_stores_give_what_their_descriptors_give() -> None:
+    network = shaken(Ames(24, binary=True, dims=64, heads=2, layers=2, wide=30))
+    bits = binarisation_of(network)
+    some, query = candidates([5, 0, 9]), candidates([6]).descriptors
+    packed = some._replace(descriptors=bits.pack(some.descriptors))
+    full = AmesScores(network)(query_of(query), some)
+    for asked in (query, bits.pack(query)):  # asymmetric: one side may be of numbers
+        assert np.abs(AmesScores(network)(query_of(asked), packed) - full).max() < 1e-5
+    with pytest.raises(OpenIliasError, match="takes no descriptors of 64 bits"):
+        AmesScores(shaken(Ames(24, **SMALL)))(query_of(query), packed)
+    with pytest.raises(OpenIliasError, match="takes descriptors of 24 dimensions, not 23"):
+        AmesScores(network)(query_of(query[:, :23]), some)
