@@ -24,6 +24,8 @@ from openilias.experiments.run import run_experiment
 from openilias.models.local_backbone import LocalSettings
 from openilias.models.local_zoo import load_local
 from openilias.rerank import similarities as comparing
+from openilias.rerank.ames import Ames
+from openilias.rerank.ames_files import digest_of, write_ames
 from openilias.rerank.chamfer import chamfer
 from openilias.rerank.ensemble import Mix, best_of, grid, mixed
 from openilias.rerank.itq import Binarisation
@@ -249,6 +251,30 @@ def test_what_does_not_belong_together_is_refused(made: Made, tmp_path: Path) ->
     bad = [open_local_store(tmp_path / "damaged"), database[1]]
     with pytest.raises(OpenIliasError, match="not as it was written"):
         rerank_to(made.ranking, queries, bad, step, mix, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["local", "packed"])
+def test_ames_from_the_command_line(made: Made, tmp_path: Path, ilias: Ilias, kind: str) -> None:
+    network = Ames(128, binary=kind == "packed", dims=64, layers=2, wide=40).eval()
+    write_ames(network, tmp_path / "ames.pt", made_from={})
+    folder = made.root / kind
+    if kind == "packed":
+        folder = tmp_path / "bits"
+        for partition in PARTITIONS:
+            packing = ("local", "pack", made.root / "local" / partition, "--network", tmp_path / "ames.pt")
+            assert ilias(*packing, "--out", folder / partition).code == 0
+    common = ["rerank", made.ranking, "--method", "ames", "--queries", folder / "image_queries", "--shortlist", 4]
+    common += ["--database", folder / "positives", "--database", folder / "distractors", "--global-weight", 0.35]
+    common += ["--gamma", 0.1]
+    done = ilias(*common, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "--method ames and --network FILE belong together" in " ".join(done.err.split())
+    done = ilias(*common, "--out", tmp_path / "out", "--network", tmp_path / "ames.pt")
+    assert done.code == 0, done.err
+    found = read_reranked(tmp_path / "out")
+    assert found.manifest["made_from"]["rerank"]["network"].startswith(digest_of(network))
+    assert np.isfinite(found.similarities).all()
+    assert found.similarities.std() > 0
 
 
 # --- packing ---

@@ -120,8 +120,13 @@ def itq(
 )
 def pack(
     store: Annotated[Path, typer.Argument(help="A store of local descriptors.", metavar="STORE")],
-    itq_file: Annotated[Path, typer.Option("--itq", metavar="FILE", help="The binarisation.")],
     out: Annotated[Path, typer.Option(help="Folder of the packed store.")],
+    itq_file: Annotated[
+        Path | None, typer.Option("--itq", metavar="FILE", help="A binarisation of ilias local itq.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A binary checkpoint of AMES: it has learned its own bits.")
+    ] = None,
     most: Annotated[
         int | None, typer.Option(min=1, help="Of an image, so many of largest weight; all by default.")
     ] = None,
@@ -136,7 +141,14 @@ def pack(
     from openilias.rerank.packing import pack_store
 
     share = Share() if shard is None else parse_share(shard)
-    made, _ = read_binarisation(itq_file)
+    if network is not None and itq_file is None:
+        from openilias.rerank.ames_files import binarisation_of, read_ames
+
+        made = binarisation_of(read_ames(network))
+    elif itq_file is not None and network is None:
+        made, _ = read_binarisation(itq_file)
+    else:
+        raise typer.BadParameter("Give either --itq or --network.")
     left = pack_store(open_local_store(store), made, out, most=most, share=share, overwrite=overwrite)
     if left:
         say(f"{out}: this share is done; {len(left)} shards are left to the others")

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from openilias.cli.options import Json, Overwrite, emit, numbers_of, say, table
+from openilias.cli.options import Json, Overwrite, device_of, emit, numbers_of, say, table
 
 _MIX = "Global and local together: weight * global + (1 - weight) * sigmoid(gamma * local)"
 _SPATIAL = "Spatial verification"
+_AMES = "AMES"
 _WEIGHTS = "0,0.1,0.2,0.3,0.35,0.4,0.45,0.5,0.55,0.6,0.65,0.7,0.8,0.9,1"
 _GAMMAS = "0.001,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.5,1,2"
 
@@ -27,8 +28,8 @@ def register(app: typer.Typer) -> None:
 def rerank(
     ranking: Annotated[Path, typer.Argument(help="A ranking by global descriptors.")],
     method: Annotated[
-        Literal["chamfer", "spatial"],
-        typer.Option(help="Chamfer similarity of the descriptors, or spatial verification: the number of inliers."),
+        Literal["chamfer", "spatial", "ames"],
+        typer.Option(help="Chamfer similarity; spatial verification, by the number of inliers; or a network of AMES."),
     ],
     queries: Annotated[list[Path], typer.Option(help="Local store of queries; may be repeated.")],
     database: Annotated[list[Path], typer.Option(help="Local store of database images; may be repeated.")],
@@ -58,6 +59,15 @@ def rerank(
     scales: Annotated[
         bool, typer.Option("--scales", rich_help_panel=_SPATIAL, help="Descriptors have scales: SIFT.")
     ] = False,
+    network: Annotated[
+        Path | None, typer.Option(rich_help_panel=_AMES, metavar="FILE", help="A checkpoint of AMES.")
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(rich_help_panel=_AMES, help="In which it computes; float16 on GPUs only."),
+    ] = "float32",
+    device: Annotated[str, typer.Option(rich_help_panel=_AMES, help="cpu, cuda, mps, or auto.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(rich_help_panel=_AMES, min=1, help="Images at a time.")] = 64,
     trust: Annotated[bool, typer.Option("--trust", help="Do not compare the shards with their checksums.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,
@@ -73,6 +83,17 @@ def rerank(
     from openilias.rerank.spatial import SpatialSettings
     from openilias.rerank.tuning import mix_of
 
+    score = digest = None
+    if (method == "ames") != (network is not None):
+        raise typer.BadParameter("--method ames and --network FILE belong together.")
+    if network is not None:
+        from openilias.rerank.ames_files import digest_of, read_ames
+        from openilias.rerank.ames_scores import AmesScores
+
+        chosen = device_of(device)
+        loaded = read_ames(network)
+        digest = f"{digest_of(loaded)} {precision}"
+        score = AmesScores(loaded.to(chosen), chosen, batch_size, precision)
     how = SpatialSettings(hamming=hamming, cosine=cosine, tolerance=tolerance, least=least, scales=scales)
     step = LocalStep(
         method=method,
@@ -88,6 +109,8 @@ def rerank(
         step,
         mix_of(mix, shortlist=shortlist, global_weight=global_weight, gamma=gamma),
         out,
+        score=score,
+        network=digest,
         again=similarities,
         trust=trust,
         overwrite=overwrite,

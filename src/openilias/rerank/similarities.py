@@ -24,7 +24,7 @@ from openilias.rerank.spatial import SpatialSettings, spatial
 from openilias.search.ranking import ABSENT, Ranking
 
 ALGORITHM_VERSION = 1
-LocalMethod = Literal["chamfer", "spatial"]
+LocalMethod = Literal["chamfer", "spatial", "ames"]
 _EVERY_SECONDS, _SHARE = 30.0, 20
 
 
@@ -32,7 +32,7 @@ class LocalStep(BaseModel):
     """What local similarities depend on besides the descriptors.
 
     Attributes:
-        method: ``chamfer`` or ``spatial``.
+        method: ``chamfer``, ``spatial`` or ``ames``.
         shortlist: the first so many images of each list are compared.
         descriptors: of a database image, those of largest weight.
         query_descriptors: of a query.
@@ -168,7 +168,13 @@ def local_made_from(
 
 
 def score_by(step: LocalStep) -> Score:
-    """Return what compares a query with its candidates."""
+    """Return what compares a query with its candidates.
+
+    Raises:
+        OpenIliasError: AMES, which has a network.
+    """
+    if step.method == "ames":
+        raise OpenIliasError("AMES compares by a network.", fix="Give one: --network FILE.")
     if step.method == "chamfer":
         return lambda query, some: chamfer(query.descriptors, some.descriptors, some.offsets)
     return lambda query, some: spatial(query, *some, settings=step.spatial)
