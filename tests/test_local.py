@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -351,3 +352,45 @@ def test_what_cannot_be_read_is_passed_over_and_tried_again(tiny_root: Path, tmp
     assert json.loads((whole.folder / "00000.json").read_text()) == json.loads(
         (store.folder / "00000.json").read_text()
     )
+
+
+# --- the files of AMES' code ---
+
+
+def test_files_of_ames_are_written_and_read(tmp_path: Path, ilias: Callable[..., Any]) -> None:
+    store, made = make(tmp_path / "s", [[3, 0, 7], [1]], dtype="float32")
+    ids = ["d0.tar/2", "d1.tar/0", "d0.tar/1"]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    done = ilias(
+        "local", "export", store.folder, "--ids", tmp_path / "ids.txt", "--most", 5, "--out", tmp_path / "f.hdf5"
+    )
+    assert done.code == 0, done.err
+    with h5py.File(tmp_path / "f.hdf5") as file:
+        rows = file["features"][:]
+    assert rows.shape == (3, 5, 21)
+    assert rows[:, :, 3].tolist() == [[0] * 5, [0, 1, 1, 1, 1], [1] * 5]
+    assert (rows[0, :, 5:] == made[0][2].first(5).descriptors).all()
+    assert (made[0][2].first(5).geometry == rows[0, :, [0, 1, 2, 4]].T).all()
+    reading = ("local", "import", tmp_path / "f.hdf5", "--ids", tmp_path / "ids.txt", "--partition", "distractors")
+    done = ilias(*reading, "--out", tmp_path / "back", "--side", 30)
+    assert done.code == 0, done.err
+    back = open_local_store(tmp_path / "back")
+    assert (back.images, back.count, back.dims) == (3, 6, 16)
+    for place, one in enumerate((made[0][2].first(5), made[1][0], made[0][1])):
+        found = back.shards[0].take(place)
+        assert (found.descriptors == one.descriptors).all()
+        assert (found.geometry == one.geometry).all()
+        assert (found.height, found.width) == (30, 30)
+    assert ilias(*reading, "--out", tmp_path / "back", "--side", 30).code == 0
+    done = ilias(*reading, "--out", tmp_path / "back", "--side", 31)
+    assert done.code == 2
+    assert "side: 30 -> 31" in done.err
+    (tmp_path / "ids.txt").write_text("\n".join(ids[:2]))
+    done = ilias(*reading, "--out", tmp_path / "no")
+    assert done.code == 2
+    assert "Expected features (2, topk, 5 + D), found (3, 5, 21)" in done.err
+    (tmp_path / "ids.txt").write_text("nothing")
+    done = ilias("local", "export", store.folder, "--ids", tmp_path / "ids.txt", "--out", tmp_path / "g.hdf5")
+    assert done.code == 2
+    assert "1 images are not in the store: nothing" in done.err
+    assert not (tmp_path / "g.hdf5").exists()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openilias.cli.options import Json, Overwrite, Shard, emit, say
+from openilias.core.ids import Partition
 
 if TYPE_CHECKING:
-    from openilias.core.ids import Partition
     from openilias.core.protocol import Compat
     from openilias.descriptors.extract import Options, Source
     from openilias.descriptors.local_store import LocalStore
@@ -157,3 +157,51 @@ def pack(
     packed = open_local_store(out)
     say_store(packed)
     emit(facts_of(packed), json)
+
+
+@app.command(
+    name="import",
+    epilog="Example: ilias local import gallery.hdf5 --ids gallery.txt --partition positives --out local/positives",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(help="Local descriptors of AMES' code, .hdf5.", metavar="FILE")],
+    ids: Annotated[Path, typer.Option(help="The list of its images: one id per line, in its order.")],
+    partition: Annotated[Partition, typer.Option(help="That the images belong to.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store.")],
+    side: Annotated[int, typer.Option(min=1, help="Of the images that were described, in pixels.")] = 770,
+    overwrite: Overwrite = False,
+    json: Json = None,
+) -> None:
+    """Make a store of a file of AMES' code."""
+    from openilias.descriptors.local_official import read_ames_features
+
+    store = read_ames_features(file, _lines(ids), partition, out, side=side, overwrite=overwrite)
+    say_store(store)
+    emit(facts_of(store), json)
+
+
+@app.command(epilog="Example: ilias local export local/positives --ids gallery.txt --out gallery.hdf5")
+def export(
+    store: Annotated[Path, typer.Argument(help="A store of local descriptors.", metavar="STORE")],
+    ids: Annotated[Path, typer.Option(help="The images to write: one id per line, in the order of the file.")],
+    out: Annotated[Path, typer.Option(help="The file, .hdf5.")],
+    most: Annotated[int, typer.Option(min=1, help="Descriptors of an image.")] = 700,
+    json: Json = None,
+) -> None:
+    """Write a file of AMES' code from a store."""
+    from openilias.descriptors.local_official import write_ames_features
+    from openilias.descriptors.local_store import open_local_store
+
+    listed = _lines(ids)
+    write_ames_features(open_local_store(store), out, listed, most=most)
+    say(f"{out}: {len(listed)} images, {most} descriptors each")
+    emit({"file": str(out), "images": len(listed), "descriptors": most}, json)
+
+
+def _lines(path: Path) -> list[str]:
+    from openilias.core.errors import OpenIliasError
+
+    try:
+        return [line.split(",")[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise OpenIliasError(f"This list cannot be read: {error}.", where=path, fix="Give UTF-8 text.") from None
