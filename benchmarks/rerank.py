@@ -190,7 +190,7 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {software()}")
     print(
         f"shortlists of {options.images}, {options.query_descriptors} x {options.descriptors} descriptors of {BITS} "
-        f"bits: {BITS * options.descriptors // 8:,} bytes per image, {16 * options.descriptors:,} more for where they are"
+        f"bits: {BITS * options.descriptors // 8:,} bytes per image, {16 * options.descriptors:,} for where they are"
     )
     query, some, numbers = made(options.images, options.query_descriptors, options.descriptors)
     how = SpatialSettings()
