@@ -56,14 +56,14 @@ class Unwanted:
         own_rows: (Q,) int64: the canonical row of each query itself, -1 if it is not in the database. None: nothing
             is known of them.
         own_values: (Q, D): the queries; rows of the same values are not listed. None: they are.
-        own_scores: (Q,) float32 exact scores of these values, where what is searched with is something else.
         duplicates: of rows with the same values only the first is listed.
+        own_scores: (Q,) float32 exact scores of ``own_values``, where what is searched with is something else.
     """
 
     own_rows: npt.NDArray[np.int64] | None = None
     own_values: Array | None = None
-    own_scores: npt.NDArray[np.float32] | None = None
     duplicates: bool = False
+    own_scores: npt.NDArray[np.float32] | None = None
 
 
 NOTHING = Unwanted()
