@@ -15,6 +15,8 @@ WORD = 64
 FARTHEST = np.iinfo(np.int32).max
 """Distance where an image has no descriptors."""
 
+_SHIFT, _PLACE = 32, 2**32 - 1  # a distance and a place in one number: the least one is the first of the nearest
+
 Words = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int32]
 
@@ -45,16 +47,15 @@ def nearest(queries: Words, database: Words, offsets: npt.NDArray[np.int64]) -> 
         distances (M, Q) in bits, :data:`FARTHEST` where an image has none, and places (M, Q) within the image; of
         equal ones the first.
     """
-    distances = np.empty((len(offsets) - 1, len(queries)), np.int32)
-    places = np.empty_like(distances)
-    _nearest(queries, database, offsets, distances, places)
-    return distances, places
+    keys = np.empty((len(offsets) - 1, len(queries)), np.int64)
+    _nearest(np.ascontiguousarray(queries.T), database, offsets, keys)
+    return (keys >> _SHIFT).astype(np.int32), (keys & _PLACE).astype(np.int32)
 
 
 def least(queries: Words, database: Words, offsets: npt.NDArray[np.int64]) -> Counts:
     """Return the distances of :func:`nearest` alone, which is faster."""
     distances = np.empty((len(offsets) - 1, len(queries)), np.int32)
-    _least(queries, database, offsets, distances)
+    _least(np.ascontiguousarray(queries.T), database, offsets, distances)
     return distances
 
 
@@ -67,59 +68,66 @@ def _popcount(context: Any, word: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _columns(database: Any, start: Any, end: Any) -> Any:
-    """Copy the words of an image side by side: what is side by side is counted several at a time."""
-    columns = np.empty((database.shape[1], end - start), np.uint64)
-    for row in range(start, end):
-        for word in range(database.shape[1]):
-            columns[word, row - start] = database[row, word]
-    return columns
+def _count(words: Any, columns: Any, out: Any) -> None:
+    """Write the distances of one database descriptor to those of the query."""
+    out[:] = 0
+    for word in range(len(words)):
+        here = words[word]
+        for q in range(len(out)):
+            out[q] += np.int32(_popcount(here ^ columns[word, q]))
 
 
-@njit(cache=True, nogil=True)
-def _count(query: Any, columns: Any, out: Any) -> None:
-    """Write the distances of one query descriptor to those of an image."""
-    count = columns.shape[1]
-    for word in range(0, columns.shape[0] - 1, 2):
-        a, b, first, second = query[word], query[word + 1], columns[word], columns[word + 1]
-        if word == 0:
-            for j in range(count):
-                out[j] = np.int64(_popcount(a ^ first[j]) + _popcount(b ^ second[j]))
-        else:
-            for j in range(count):
-                out[j] += np.int64(_popcount(a ^ first[j]) + _popcount(b ^ second[j]))
-    if columns.shape[0] % 2:
-        word = columns.shape[0] - 1
-        a, first = query[word], columns[word]
-        for j in range(count):
-            out[j] = np.int64(_popcount(a ^ first[j])) + (out[j] if word else 0)
+# The descriptors of the query lie side by side: several are counted at a time. The usual 128 bits are counted against
+# four descriptors of the image at once, so that what is the nearest so far is read and written less often.
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _least(queries: Any, database: Any, offsets: Any, distances: Any) -> None:
+def _least(columns: Any, database: Any, offsets: Any, distances: Any) -> None:
     for image in prange(len(offsets) - 1):
-        columns = _columns(database, offsets[image], offsets[image + 1])
-        row = np.empty(columns.shape[1], np.int64)
-        for q in range(len(queries)):
-            _count(queries[q], columns, row)
-            best = np.int64(FARTHEST)
-            for j in range(len(row)):
-                best = min(best, row[j])
-            distances[image, q] = best
+        best = distances[image]
+        best[:] = FARTHEST
+        first, end = offsets[image], offsets[image + 1]
+        if len(columns) == 2:
+            for r in range(first, end - 3, 4):
+                a0, b0, a1, b1 = database[r, 0], database[r, 1], database[r + 1, 0], database[r + 1, 1]
+                a2, b2, a3, b3 = database[r + 2, 0], database[r + 2, 1], database[r + 3, 0], database[r + 3, 1]
+                for q in range(len(best)):
+                    a, b = columns[0, q], columns[1, q]
+                    d0 = np.int64(_popcount(a0 ^ a) + _popcount(b0 ^ b))
+                    d1 = np.int64(_popcount(a1 ^ a) + _popcount(b1 ^ b))
+                    d2 = np.int64(_popcount(a2 ^ a) + _popcount(b2 ^ b))
+                    d3 = np.int64(_popcount(a3 ^ a) + _popcount(b3 ^ b))
+                    best[q] = min(best[q], min(min(d0, d1), min(d2, d3)))
+            first = end - (end - first) % 4
+        row = np.empty(len(best), np.int32)
+        for r in range(first, end):
+            _count(database[r], columns, row)
+            for q in range(len(best)):
+                best[q] = min(best[q], row[q])
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _nearest(queries: Any, database: Any, offsets: Any, distances: Any, places: Any) -> None:
+def _nearest(columns: Any, database: Any, offsets: Any, keys: Any) -> None:
     for image in prange(len(offsets) - 1):
-        columns = _columns(database, offsets[image], offsets[image + 1])
-        row = np.empty(columns.shape[1], np.int64)
-        for q in range(len(queries)):
-            _count(queries[q], columns, row)
-            best = np.int64(FARTHEST)
-            for j in range(len(row)):
-                best = min(best, row[j])
-            place = 0
-            while place < len(row) and row[place] != best:
-                place += 1
-            distances[image, q] = best
-            places[image, q] = place if place < len(row) else 0
+        best = keys[image]
+        best[:] = np.int64(FARTHEST) << _SHIFT
+        start, end = offsets[image], offsets[image + 1]
+        first = start
+        if len(columns) == 2:
+            for r in range(first, end - 3, 4):
+                a0, b0, a1, b1 = database[r, 0], database[r, 1], database[r + 1, 0], database[r + 1, 1]
+                a2, b2, a3, b3 = database[r + 2, 0], database[r + 2, 1], database[r + 3, 0], database[r + 3, 1]
+                place = r - start
+                for q in range(len(best)):
+                    a, b = columns[0, q], columns[1, q]
+                    d0 = (np.int64(_popcount(a0 ^ a) + _popcount(b0 ^ b)) << _SHIFT) + place
+                    d1 = (np.int64(_popcount(a1 ^ a) + _popcount(b1 ^ b)) << _SHIFT) + (place + 1)
+                    d2 = (np.int64(_popcount(a2 ^ a) + _popcount(b2 ^ b)) << _SHIFT) + (place + 2)
+                    d3 = (np.int64(_popcount(a3 ^ a) + _popcount(b3 ^ b)) << _SHIFT) + (place + 3)
+                    best[q] = min(best[q], min(min(d0, d1), min(d2, d3)))
+            first = end - (end - first) % 4
+        row = np.empty(len(best), np.int32)
+        for r in range(first, end):
+            _count(database[r], columns, row)
+            for q in range(len(best)):
+                best[q] = min(best[q], (np.int64(row[q]) << _SHIFT) + (r - start))
