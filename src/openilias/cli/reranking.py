@@ -67,7 +67,9 @@ def rerank(
         typer.Option(rich_help_panel=_AMES, help="In which it computes; float16 on GPUs only."),
     ] = "float32",
     device: Annotated[str, typer.Option(rich_help_panel=_AMES, help="cpu, cuda, mps, or auto.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(rich_help_panel=_AMES, min=1, help="Images at a time.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(rich_help_panel=_AMES, min=1, help="Images at a time; what is fast by default.")
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Do not compare the shards with their checksums.")] = False,
     overwrite: Overwrite = False,
     json: Json = None,

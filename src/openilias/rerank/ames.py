@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 DIMS, HEADS, LAYERS, WIDE = 128, 2, 5, 1024
 """Of the published networks."""
+_ROWS = 1024
 
 
 class Tokens(NamedTuple):
@@ -104,7 +105,17 @@ class _Layer(nn.Module):
         return Tokens(*(self._wide(self.norm2(x + y)) for x, y in zip(tokens, made, strict=True)))
 
     def _wide(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm3(x + self.linear2(F.relu(self.linear1(x))))
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return self._wide_of(x)
+        out = torch.empty_like(x)  # in parts whose inner layer stays in the cache
+        for part, made in zip(
+            x.view(-1, x.shape[-1]).split(_ROWS), out.view(-1, x.shape[-1]).split(_ROWS), strict=True
+        ):
+            made.copy_(self._wide_of(part))
+        return out
+
+    def _wide_of(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm3(x + self.linear2(torch.relu_(self.linear1(x))))
         return out
 
     @staticmethod

@@ -17,6 +17,8 @@ from openilias.rerank.similarities import Candidates
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_BATCHES = {"cpu": 16}
+
 
 @dataclass(frozen=True, eq=False)
 class AmesScores:
@@ -25,13 +27,13 @@ class AmesScores:
     Attributes:
         network: on its device.
         device: where it computes.
-        batch: images at a time.
+        batch: images at a time; by default what is fast on the device.
         precision: of the layers; float16 on GPUs only.
     """
 
     network: Ames
     device: str = "cpu"
-    batch: int = 64
+    batch: int | None = None
     precision: str = "float32"
 
     @torch.inference_mode()
@@ -48,8 +50,9 @@ class AmesScores:
         scores = np.empty(len(counts), np.float32)
         kind = _PRECISIONS[self.precision]
         with torch.autocast(self.device.partition(":")[0], dtype=kind, enabled=kind is not None):
-            for start in range(0, len(order), self.batch):
-                some = order[start : start + self.batch]
+            batch = self.batch or _BATCHES.get(self.device.partition(":")[0], 256)
+            for start in range(0, len(order), batch):
+                some = order[start : start + batch]
                 scores[some] = self._compare(tokens, candidates, some).float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise OpenIliasError("A similarity of AMES is not finite.", fix="Take --precision float32.")
