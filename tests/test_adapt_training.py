@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from openilias.adapt import steps as steps_module
 from openilias.adapt import train as training_module
 from openilias.adapt.classifier import Classifier, Loss
 from openilias.adapt.labelled import Labelled, Rows, label
@@ -306,8 +307,8 @@ def test_killed_it_goes_on_to_the_same_layer(
     store, training = data
     recipe = Recipe(settings=replace(SMALL, held_out=20))
     whole = train(store, training, recipe, tmp_path / "whole")
-    monkeypatch.setattr(training_module, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(training_module, "_SHARE", 0)
+    monkeypatch.setattr(steps_module, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(steps_module, "_SHARE", 0)
     true, made = Training._step, []
 
     def killed(self: Training, places: Any) -> float:
@@ -389,8 +390,8 @@ def test_a_state_that_cannot_be_kept_does_not_end_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = train(*data, Recipe(settings=SMALL), tmp_path / "whole")
-    monkeypatch.setattr(training_module, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(training_module, "_SHARE", 0)
+    monkeypatch.setattr(steps_module, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(steps_module, "_SHARE", 0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:

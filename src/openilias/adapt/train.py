@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from openilias.adapt import ujcds, whitening
 from openilias.adapt.files import write_linear_map
@@ -17,19 +15,15 @@ from openilias.adapt.labelled import Labelled, check_classes, label
 from openilias.adapt.learned import KIND, LAYER, MANIFEST, Adaptation, read_adaptation
 from openilias.adapt.linear import LinearMap, adapt
 from openilias.adapt.methods import Method
-from openilias.adapt.ujcds import HeldOut, Settings, Training, detached, held_out, planned_bytes, state_bytes
+from openilias.adapt.steps import History, do_steps
+from openilias.adapt.ujcds import Settings, Training, held_out, planned_bytes, state_bytes
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import atomic_path
 from openilias.core.fingerprints import fingerprint
 from openilias.core.manifests import claim, replacing, write_manifest
-from openilias.core.progress import Step, progress, tell
+from openilias.core.progress import progress, tell
 from openilias.core.resume import kept_state
 from openilias.data.training import TrainingSet
 from openilias.descriptors.store import DescriptorStore
-
-_EVERY_SECONDS, _SHARE = 60.0, 20
-_LOOKS = 20
-"""How often recall is measured."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +121,7 @@ def _labelled(store: DescriptorStore, training: TrainingSet | None, recipe: Reci
     return labelled
 
 
-def _learned(
-    labelled: Labelled, recipe: Recipe, path: Path, device: str
-) -> tuple[LinearMap, list[dict[str, float | None]]]:
+def _learned(labelled: Labelled, recipe: Recipe, path: Path, device: str) -> tuple[LinearMap, History]:
     settings = recipe.settings
     if recipe.method != "ujcds":
         square = 8 * labelled.store.dims**2 / 2**20
@@ -149,70 +141,16 @@ def _learned(
     )
     if kept is not None:
         tell(f"learn: {len(kept.queries):,} images are kept back to measure recall on")
-    return _Work(Training(learned, settings, device), kept, path).do()
+    training = Training(learned, settings, device)
 
+    def recall() -> float:
+        return 0.0 if kept is None else kept.recall(partial(adapt, training.layer()))
 
-def write_state(state: dict[str, Any], path: Path) -> None:
-    """Write a state for ``torch.load``.
-
-    Raises:
-        OSError: it cannot be written; torch would say it in words of its own.
-    """
-    with path.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            raise OSError(str(error).splitlines()[0]) from error
-
-
-class _Work:
-    """The steps of a training, with its state on disk and its history."""
-
-    def __init__(self, training: Training, kept: HeldOut | None, path: Path) -> None:
-        self._training, self._kept, self._path = training, kept, path
-        self._history: list[dict[str, float | None]] = []
-        self._saved, self._cost = time.monotonic(), 0.0
-
-    def do(self) -> tuple[LinearMap, list[dict[str, float | None]]]:
-        self._restore()
-        training = self._training
-        looks = {training.total * (look + 1) // _LOOKS for look in range(_LOOKS)}
-        with progress("learn", total=training.total, unit="steps") as step:
-            step(training.done)
-            for _ in training.steps():
-                step()
-                if training.done in looks:
-                    self._look(step)
-                if time.monotonic() - self._saved >= max(_EVERY_SECONDS, _SHARE * self._cost):
-                    self._save()
-        return training.layer(), self._history
-
-    def _look(self, step: Step) -> None:
-        layer = self._training.layer()
-        recall = None if self._kept is None else self._kept.recall(partial(adapt, layer))
-        loss = self._training.recent_loss
-        self._history.append({"step": self._training.done, "loss": loss, "recall": recall})
-        shown = "" if recall is None else f", recall@1 of images kept back {100 * recall:.1f} %"
-        tell(f"learn: step {self._training.done} of {self._training.total}, loss {loss:.3f}{shown}")
-
-    def _save(self) -> None:
-        begun = time.monotonic()
-        try:
-            with atomic_path(self._path) as temporary:
-                write_state({"training": detached(self._training.state()), "history": self._history}, temporary)
-        except OSError as error:  # hours of work are worth more than the state they would go on from
-            tell(f"learn: its state cannot be kept, killed now it goes on from an earlier one: {error}")
-        self._saved = time.monotonic()
-        self._cost = self._saved - begun
-
-    def _restore(self) -> None:
-        if not self._path.is_file():
-            return
-        try:
-            state = torch.load(self._path, weights_only=True, mmap=True)  # copied array by array
-        except Exception as error:  # whatever a damaged file may raise
-            tell(f"learn: the state of the last try cannot be read ({error}); it begins anew")
-            return
-        self._training.restore(state["training"])
-        self._history = state["history"]
-        tell(f"learn: goes on after step {self._training.done} of {self._training.total}")
+    history = do_steps(
+        training,
+        path,
+        measure=None if kept is None else recall,
+        measured="recall",
+        told="recall@1 of images kept back",
+    )
+    return training.layer(), history

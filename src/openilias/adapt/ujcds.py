@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from openilias.adapt.classifier import Classifier, Loss, tile_of
 from openilias.adapt.labelled import Labelled, Numbers, Rows
@@ -247,12 +247,3 @@ def held_out(labelled: Labelled, count: int, *, seed: int) -> tuple[Labelled, He
         rows.take(learned.rows[gallery]),
         learned.classes[gallery],
     )
-
-
-def detached(value: Any) -> Any:
-    """Return a state with its tensors on the CPU, for a file."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: detached(part) for key, part in value.items()}
-    return [detached(part) for part in value] if isinstance(value, list) else value

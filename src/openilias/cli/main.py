@@ -8,7 +8,19 @@ import typer
 from pydantic import ValidationError
 
 from openilias import __version__
-from openilias.cli import adaptation, build, data, evaluation, extraction, local, models, reranking, runs, searching
+from openilias.cli import (
+    adaptation,
+    ames,
+    build,
+    data,
+    evaluation,
+    extraction,
+    local,
+    models,
+    reranking,
+    runs,
+    searching,
+)
 from openilias.core.errors import OpenIliasError
 
 app = typer.Typer(
@@ -44,6 +56,7 @@ evaluation.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(adaptation.app, name="adapt")
 app.add_typer(local.app, name="local")
+app.add_typer(ames.app, name="ames")
 app.add_typer(build.app, name="build")
 app.add_typer(data.app, name="data")
 

@@ -108,10 +108,9 @@ class _Layer(nn.Module):
         if x.device.type != "cpu" or torch.is_grad_enabled():
             return self._wide_of(x)
         out = torch.empty_like(x)  # in parts whose inner layer stays in the cache
-        for part, made in zip(
-            x.view(-1, x.shape[-1]).split(_ROWS), out.view(-1, x.shape[-1]).split(_ROWS), strict=True
-        ):
-            made.copy_(self._wide_of(part))
+        rows, made = x.view(-1, x.shape[-1]), out.view(-1, x.shape[-1])
+        for start in range(0, len(rows), _ROWS):
+            made[start : start + _ROWS] = self._wide_of(rows[start : start + _ROWS])
         return out
 
     def _wide_of(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from openilias.models.local_features import LocalFeatures
 from openilias.rerank.ames import Ames, Padding
 from openilias.rerank.similarities import Candidates
 
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _BATCHES = {"cpu": 16}
 
@@ -48,7 +48,7 @@ class AmesScores:
         # Images of like numbers of descriptors go together: what is padded is computed for nothing.
         order = np.argsort(counts, kind="stable")
         scores = np.empty(len(counts), np.float32)
-        kind = _PRECISIONS[self.precision]
+        kind = PRECISIONS[self.precision]
         with torch.autocast(self.device.partition(":")[0], dtype=kind, enabled=kind is not None):
             batch = self.batch or _BATCHES.get(self.device.partition(":")[0], 256)
             for start in range(0, len(order), batch):
