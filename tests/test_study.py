@@ -55,6 +55,8 @@ def test_every_ready_file_is_valid(tmp_path: Path) -> None:
         changes = {"benchmark": str(tmp_path), "out": str(tmp_path / "runs"), "adapt.train": "uned.txt"}
         if name == "resolution":
             del changes["adapt.train"]
+        if name.startswith("reranking"):
+            changes["rerank.network"] = "ames.pt"
         runs = read_experiment(Path(f"ready:{name}"), changes)
         assert all(find_record(run.model) is not None for run in runs)
         assert study_of(runs, [0.5] * len(runs))

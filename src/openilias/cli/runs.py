@@ -73,7 +73,8 @@ def run(
             for r in results
         ]
         say(table(["run", "mAP", "oracle", "report"], rows))
-        study = study_of(experiments, [result.evaluation.map for result in results])
+        found = [result.evaluation for result in results]
+        study = study_of(experiments, [one.map for one in found], [one.oracle for one in found])
         if study is not None:
             write_bytes(experiments[0].out.parent / "study.md", study.markdown().encode())
             say(f"\n{study.title}\n")

@@ -15,6 +15,8 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
 from openilias.core.protocol import OF_SEARCH, Protocol
 from openilias.experiments.adapting import AdaptStep
+from openilias.experiments.rerank_step import FILES as RERANK_FILES
+from openilias.experiments.rerank_step import RerankStep
 from openilias.models.sift_vlad import SiftVladSettings
 from openilias.search.indexes import IndexSpec
 
@@ -76,6 +78,7 @@ class Experiment(BaseModel):
         queries: of which kind.
         protocol: all that the numbers depend on.
         search: how deep.
+        rerank: re-ranking of the shortlists by local descriptors.
         compress: compressed indexes to search besides.
         allow_missing: count queries without a result as zero.
         partial_database: accept that the benchmark's distractors are not here.
@@ -85,6 +88,8 @@ class Experiment(BaseModel):
             same descriptors.
         table: the table of the paper that the runs of a matrix make, shown at the end with the published numbers.
         matrix: dotted field -> values; of a field with fields a value may name some, and the others stay.
+        variants: name -> dotted fields and their values; a run for each, times the matrix.
+        variant: the name of this one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,14 +105,17 @@ class Experiment(BaseModel):
     queries: Literal["image", "text", "both"] = "image"
     protocol: Protocol = Protocol()
     search: SearchStep = SearchStep()
+    rerank: RerankStep | None = None
     compress: tuple[CompressStep, ...] = ()
     allow_missing: bool = False
     partial_database: bool = False
     skip_unreadable: bool = False
     out: Path
     stores: Path | None = None
-    table: Literal["C", "D", "E", "dimensions", "seeds"] | None = None
+    table: Literal["C", "D", "E", "4", "F", "dimensions", "seeds"] | None = None
     matrix: dict[str, list[Any]] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    variant: str | None = None
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Experiment:
@@ -130,9 +138,18 @@ class Experiment(BaseModel):
             )
         if self.compress and self.protocol.expand is not None:
             raise ValueError("compress: a compressed search has no query expansion; the protocol asks for it")
+        if self.reranks is not None and self.queries != "image":
+            raise ValueError("rerank: texts have no local descriptors; queries must be image")
+        if self.reranks is not None and self.compress:
+            raise ValueError("rerank: a compressed search is compared with the exact one, not with a re-ranked one")
         if len({step.spec().name for step in self.compress}) < len(self.compress):
             raise ValueError("compress lists one index twice")
         return self
+
+    @property
+    def reranks(self) -> RerankStep | None:
+        """The re-ranking, if there is one."""
+        return None if self.rerank is None or self.rerank.method == "none" else self.rerank
 
     @property
     def depth(self) -> int:
@@ -156,8 +173,9 @@ _READY = "ready:"
 _PATHS = (
     *("benchmark", "weights", "text_weights", "tokenizer", "out", "stores"),
     *("adapt.file", "adapt.train", "adapt.images"),
+    *(f"rerank.{name}" for name in RERANK_FILES),
 )
-_AFTER = frozenset({"adapt", "search", "compress", "queries", "allow_missing", "partial_database", "table"})
+_AFTER = frozenset({"adapt", "search", "rerank", "compress", "queries", "allow_missing", "partial_database", "table"})
 
 
 def ready_experiments() -> list[str]:
@@ -219,21 +237,28 @@ def _by_field(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expand(value: dict[str, Any], path: Path) -> list[Experiment]:
     whole = _validated(value, path)
-    if not whole.matrix:
+    if whole.variant is not None:
+        raise OpenIliasError("A run is given its variant by the table of variants.", where=path, fix="Leave it out.")
+    if not whole.matrix and not whole.variants:
         return [whole]
     empty = [key for key, values in whole.matrix.items() if not values]
     if empty:
         raise OpenIliasError(f"The matrix lists no values of {', '.join(empty)}.", where=path)
     runs = []
-    for values in itertools.product(*whole.matrix.values()):
-        single = {key: inner for key, inner in value.items() if key != "matrix"}
-        for key, chosen in zip(whole.matrix, values, strict=True):
+    names: list[str | None] = list(whole.variants) or [None]
+    for *values, name in itertools.product(*whole.matrix.values(), names):
+        single = {key: inner for key, inner in value.items() if key not in ("matrix", "variants")}
+        varied = {} if name is None else whole.variants[name]
+        for key, chosen in (*zip(whole.matrix, values, strict=True), *varied.items()):
             single = _with(single, key.split("."), chosen, path)
         if single.get("model") != "sift_vlad":
             single.pop("fit", None)  # there is nothing to fit for the other models of a matrix
         chosen_values = dict(zip(whole.matrix, values, strict=True))
-        single["out"] = str(Path(value["out"]) / _label(chosen_values))
         described = {key: chosen for key, chosen in chosen_values.items() if not _after_description(key)}
+        if name is not None:
+            single["variant"] = chosen_values["variant"] = name
+            described |= {} if all(map(_after_description, varied)) else {"variant": name}
+        single["out"] = str(Path(value["out"]) / _label(chosen_values))
         if len(described) < len(chosen_values) and "fit" not in single:
             folder = Path(value.get("stores") or Path(value["out"]) / "stores")
             single["stores"] = str(folder / _label(described) if described else folder)
@@ -248,6 +273,8 @@ def _label(values: dict[str, Any]) -> str:
     single: dict[str, Any] = {}
     for key, chosen in values.items():
         single |= {f"{key}.{name}": v for name, v in chosen.items()} if isinstance(chosen, dict) else {key: chosen}
+    if "variant" in single and len(single) == 1:
+        return _word(single["variant"]).replace("/", "_")
     return ",".join(f"{key}={_word(chosen)}" for key, chosen in single.items()).replace("/", "_")
 
 
@@ -292,4 +319,6 @@ def _anchored(experiment: Experiment, folder: Path) -> Experiment:
     update: dict[str, Any] = {name: folder / path for name, path in given.items() if path is not None}
     if experiment.adapt is not None:
         update["adapt"] = experiment.adapt.anchored(folder)
+    if experiment.rerank is not None:
+        update["rerank"] = experiment.rerank.anchored(folder)
     return experiment.model_copy(update=update)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from openilias.adapt.apply import adapted
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import made_folder, read_json
+from openilias.core.files import made_folder
 from openilias.core.ids import DATABASE_PARTITIONS, Partition
 from openilias.core.manifests import read_manifest, write_manifest
 from openilias.data import Benchmark, read_ilias
@@ -18,9 +15,11 @@ from openilias.descriptors.extract import TIMEOUT, Options, Source, description_
 from openilias.descriptors.store import DescriptorStore
 from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.results import evaluate_to
+from openilias.experiments.clock import Clock
 from openilias.experiments.experiment import Experiment
 from openilias.experiments.learn import layer_of
 from openilias.experiments.report import report_run
+from openilias.experiments.reranking import rerank_run
 from openilias.models.backbone import Backbone
 from openilias.models.fit import fit
 from openilias.models.zoo import TextFiles, find_model, load_model
@@ -30,12 +29,13 @@ from openilias.search.indexes import IndexSpec
 from openilias.search.stores import search_to
 
 KIND = "run"
+FIRST = "first"
+"""The folder of a re-ranked run that holds the ranking by global descriptors, and its evaluation."""
 _QUERIES: dict[str, tuple[Partition, ...]] = {
     "image": ("image_queries",),
     "text": ("text_queries",),
     "both": ("image_queries", "text_queries"),
 }
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_experiment(experiment: Experiment, resources: Resources = Resources(), *
 
 def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> RunResult:
     folder = experiment.out
-    clock = _Clock(folder, overwrite=overwrite)
+    clock = Clock(folder, overwrite=overwrite)
     benchmark = read_ilias(experiment.benchmark)
     if benchmark.absent and not experiment.partial_database:
         raise OpenIliasError(
@@ -84,23 +84,18 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
 
     stores = experiment.stores or folder
 
+    work = Options(
+        batch_size=resources.batch_size,
+        workers=resources.workers,
+        timeout=resources.timeout,
+        skip_unreadable=experiment.skip_unreadable,
+        retry=resources.retry,
+        overwrite=overwrite,
+    )
+
     def describe(partition: Partition, source: Source = benchmark) -> DescriptorStore:
         return clock.time(
-            f"extract {partition}",
-            lambda: extract(
-                source,
-                backbone,
-                partition,
-                stores / partition,
-                Options(
-                    batch_size=resources.batch_size,
-                    workers=resources.workers,
-                    timeout=resources.timeout,
-                    skip_unreadable=experiment.skip_unreadable,
-                    retry=resources.retry,
-                    overwrite=overwrite,
-                ),
-            ),
+            f"extract {partition}", lambda: extract(source, backbone, partition, stores / partition, work)
         )
 
     queries = [describe(partition) for partition in _QUERIES[experiment.queries]]
@@ -130,26 +125,45 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
         expand=protocol.expand,
     )
     means = Means(resources.device)
+    rerank = experiment.reranks
+    first = folder if rerank is None else folder / FIRST
     clock.time(
         "search",
-        lambda: search_to(queries, database, experiment.depth, folder / "ranking", choice, means, overwrite=overwrite),
+        lambda: search_to(queries, database, experiment.depth, first / "ranking", choice, means, overwrite=overwrite),
     )
-    evaluation = clock.time(
-        "evaluate",
-        lambda: evaluate_to(
-            folder / "ranking",
+
+    def evaluated(part: Path) -> Evaluation:
+        return evaluate_to(
+            part / "ranking",
             benchmark,
-            folder / "evaluation",
+            part / "evaluation",
             k=experiment.protocol.k,
             allow_missing=experiment.allow_missing,
             partial_database=experiment.partial_database,
             overwrite=overwrite,
-        ),
-    )
+        )
+
+    if rerank is not None:
+        clock.time("evaluate first", lambda: evaluated(first))
+        rerank_run(
+            rerank,
+            benchmark,
+            first / "ranking",
+            partitions,
+            stores,
+            folder / "ranking",
+            work,
+            clock,
+            compat=protocol.compat,
+            device=resources.device,
+            overwrite=overwrite,
+        )
+    evaluation = clock.time("evaluate", lambda: evaluated(folder))
     compressed = _compress(experiment, benchmark, queries, database, clock, overwrite=overwrite)
     steps: dict[str, str] = {
         **{str(store.partition): store.fingerprint for store in queries + database},
-        "ranking": read_manifest(folder / "ranking" / "ranking.json", kind="ranking")["fingerprint"],
+        **({} if rerank is None else {"first": _fingerprint(first)}),
+        "ranking": _fingerprint(folder),
         "evaluation": read_manifest(folder / "evaluation" / "evaluation.json", kind="evaluation")["fingerprint"],
         **compressed,
     }
@@ -169,12 +183,16 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
     return RunResult(folder, evaluation, page, clock.times)
 
 
+def _fingerprint(folder: Path) -> str:
+    return str(read_manifest(folder / "ranking" / "ranking.json", kind="ranking")["fingerprint"])
+
+
 def _compress(
     experiment: Experiment,
     benchmark: Benchmark,
     queries: list[DescriptorStore],
     database: list[DescriptorStore],
-    clock: _Clock,
+    clock: Clock,
     *,
     overwrite: bool,
 ) -> dict[str, str]:
@@ -212,7 +230,7 @@ def _compress(
 
 
 def _load(
-    experiment: Experiment, benchmark: Benchmark, resources: Resources, clock: _Clock, *, overwrite: bool
+    experiment: Experiment, benchmark: Benchmark, resources: Resources, clock: Clock, *, overwrite: bool
 ) -> Backbone:
     spec = find_model(experiment.model)
     weights = experiment.weights
@@ -241,18 +259,3 @@ def _load(
             device=resources.device,
         ),
     )
-
-
-class _Clock:
-    """Seconds of each step; a step that had nothing to do keeps the time it once took."""
-
-    def __init__(self, folder: Path, *, overwrite: bool) -> None:
-        self.times: dict[str, float] = {}
-        before: Any = read_json(folder / "run.json") if (folder / "run.json").exists() and not overwrite else {}
-        self._before: dict[str, float] = before.get("times", {}) if isinstance(before, dict) else {}
-
-    def time(self, name: str, work: Callable[[], T]) -> T:
-        started = time.perf_counter()
-        result = work()
-        self.times[name] = max(time.perf_counter() - started, float(self._before.get(name, 0.0)))
-        return result

@@ -10,11 +10,12 @@ from openilias.core.errors import OpenIliasError
 from openilias.experiments.experiment import Experiment
 from openilias.models.record import find_record
 from openilias.models.zoo import find_model
-from openilias.published import Cell, domains, methods, resolutions
+from openilias.published import Cell, domains, methods, reranked_by_method, reranked_by_model, resolutions
 
 CHOSEN = "*"
 """Marks the resolution that the rule chooses for a model (:attr:`ModelSpec.test_resolution`)."""
 _PAPER = "paper"
+_ADAPTED = " †"
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class Study:
         return f"{self.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def study_of(experiments: Sequence[Experiment], maps: Sequence[float]) -> Study | None:
+def study_of(experiments: Sequence[Experiment], maps: Sequence[float], oracles: Sequence[float] = ()) -> Study | None:
     """Lay out the runs of a matrix.
 
     Args:
         experiments: of the runs.
         maps: mAP@k in [0, 1], one for each.
+        oracles: of them; Tables 4 and F show both.
 
     Returns:
         The table that the experiment names; that of Table C if only models and resolutions differ; None if there is no
@@ -56,6 +58,8 @@ def study_of(experiments: Sequence[Experiment], maps: Sequence[float]) -> Study 
         sides = {experiment.protocol.resolution for experiment in experiments}
         alone = len({(e.model, e.protocol.resolution) for e in experiments}) == len(experiments)
         kind = "C" if alone and None not in sides and len(sides) > 1 else None
+    if kind in _RERANKING:
+        return _reranking(experiments, maps, oracles, kind)
     return None if kind is None else _KINDS[kind](experiments, maps)
 
 
@@ -126,14 +130,61 @@ def _seeds(experiments: Sequence[Experiment], maps: Sequence[float]) -> Study:
     return Study(title, ["model", *(f"seed {seed}" for seed in seeds), "mean", "std"], rows)
 
 
+def _reranking(experiments: Sequence[Experiment], maps: Sequence[float], oracles: Sequence[float], kind: str) -> Study:
+    published, title = _RERANKING[kind]
+    known = {(row.method, row.model, row.adapted): row for row in published()}
+    found = _placed(experiments, maps, _variant_of, _column_of)
+    bounds = _placed(experiments, oracles or maps, _variant_of, _column_of)
+    columns = list(dict.fromkeys(_column_of(experiment) for experiment in experiments))
+    own = {}
+    for experiment in experiments:
+        record = find_record(experiment.model)
+        name = experiment.model if record is None else record.name
+        own[_column_of(experiment)] = name, _column_of(experiment).endswith(_ADAPTED)
+    rows = []
+    for variant in dict.fromkeys(map(_variant_of, experiments)):
+        cells = [variant]
+        for column in columns:
+            row = known.get((variant, *own[column]))
+            both = "" if row is None else f"{row.map:.1f}, {row.oracle:.1f}"
+            mini = "" if row is None or row.mini is None else f"{row.mini:.1f}, {row.mini_oracle:.1f}"
+            cells += [_text(found.get((variant, column))), _text(bounds.get((variant, column))), both, mini]
+        rows.append(cells)
+    header = ["re-ranking", *(name for column in columns for name in (column, "oracle", _PAPER, f"{_PAPER}, mini"))]
+    return Study(title, *_without_empty(header, rows))
+
+
+def _variant_of(experiment: Experiment) -> str:
+    if experiment.variant is not None:
+        return experiment.variant
+    return "global" if experiment.reranks is None else experiment.reranks.method
+
+
+def _column_of(experiment: Experiment) -> str:
+    adapted = experiment.adapt is not None and experiment.adapt.method != "none"
+    return experiment.model + (_ADAPTED if adapted else "")
+
+
+_RERANKING = {
+    "4": (reranked_by_method, "mAP and oracle by the way to re-rank. paper: Table 4, ILIAS with 100M distractors"),
+    "F": (
+        reranked_by_model,
+        "mAP and oracle with re-ranking and without. paper: Table F, 100M distractors, and mini-ILIAS",
+    ),
+}
 _KINDS = {"C": _resolutions, "D": _methods, "E": _domains, "dimensions": _dimensions, "seeds": _seeds}
 Found = dict[tuple[str, str], float]
 
 
-def _placed(experiments: Sequence[Experiment], maps: Sequence[float], setting: Callable[[Experiment], str]) -> Found:
+def _placed(
+    experiments: Sequence[Experiment],
+    maps: Sequence[float],
+    setting: Callable[[Experiment], str],
+    column: Callable[[Experiment], str] = lambda experiment: experiment.model,
+) -> Found:
     found: Found = {}
     for experiment, value in zip(experiments, maps, strict=True):
-        place = setting(experiment), experiment.model
+        place = setting(experiment), column(experiment)
         if place in found:
             raise OpenIliasError(
                 f"Two runs belong into one place of this table: {place[1]}, {place[0]}.",
@@ -173,5 +224,5 @@ def _text(value: float | None, mark: str = "") -> str:
 
 def _without_empty(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     """Leave out columns of published numbers in which there is none."""
-    kept = [place for place, name in enumerate(header) if name != _PAPER or any(row[place] for row in rows)]
+    kept = [n for n, name in enumerate(header) if not name.startswith(_PAPER) or any(row[n] for row in rows)]
     return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]

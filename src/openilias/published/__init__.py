@@ -9,16 +9,20 @@ from openilias.published.global_models import (
     image_rows,
     text_rows,
 )
+from openilias.published.reranking import Reranked, reranked_by_method, reranked_by_model
 
 __all__ = [
     "Cell",
     "Erratum",
     "ImageRow",
+    "Reranked",
     "TextRow",
     "domains",
     "errata",
     "image_rows",
     "methods",
+    "reranked_by_method",
+    "reranked_by_model",
     "resolutions",
     "text_rows",
 ]

@@ -1,0 +1,173 @@
+"""Re-ranking in experiments: what is described and shared, the tables of the paper, wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from openilias import published
+from openilias.core.errors import OpenIliasError
+from openilias.descriptors.local_store import open_local_store
+from openilias.experiments.experiment import read_experiment
+from openilias.experiments.run import RunResult, run_experiment
+from openilias.experiments.study import study_of
+from openilias.rerank.ames import Ames
+from openilias.rerank.ames_files import write_ames
+from openilias.rerank.rerank import read_reranked
+from openilias.search.ranking import read_ranking
+
+Ilias = Callable[..., Any]
+TEXT = """
+benchmark: {root}
+model: resnet10t
+random_weights: 0
+protocol: {{resolution: 64, k: 18}}
+out: runs
+table: "4"
+rerank: {{method: none, model: sift, resolution: 128, most: 60, query_descriptors: 60, descriptors: 30, bits: 64,
+  shortlist: 6, top: 8, network: ames.pt, global_weight: 0.5, gamma: 0.1}}
+variants:
+  global: {{}}
+  αQE1: {{protocol.expand: {{n: 1, alpha: 1.0}}}}
+  CS: {{rerank.method: chamfer}}
+  numbers: {{rerank.method: chamfer, rerank.bits: null}}
+  SP: {{rerank.method: spatial, rerank.shortlist: 8}}
+  AMES: {{rerank.method: ames}}
+"""
+
+
+def run_text(folder: Path, text: str) -> list[RunResult]:
+    path = folder / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return [run_experiment(experiment) for experiment in read_experiment(path)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> dict[str, RunResult]:
+    folder = tmp_path_factory.mktemp("reranked")
+    torch.manual_seed(0)
+    write_ames(Ames(128, binary=True, layers=1, wide=16, dims=64).eval(), folder / "ames.pt", made_from={})
+    return {result.folder.name: result for result in run_text(folder, TEXT.format(root=tiny_root))}
+
+
+def test_each_variant_is_a_run(runs: dict[str, RunResult]) -> None:
+    assert list(runs) == ["global", "αQE1", "CS", "numbers", "SP", "AMES"]
+    rankings = {name: read_ranking(result.folder / "ranking")[0] for name, result in runs.items()}
+    first = rankings["global"]
+    for name, shortlist in (("CS", 6), ("numbers", 6), ("SP", 8), ("AMES", 6)):
+        folder = runs[name].folder
+        assert (read_ranking(folder / "first" / "ranking")[0].rows == first.rows).all()
+        assert (np.sort(rankings[name].rows[:, :shortlist]) == np.sort(first.rows[:, :shortlist])).all()
+        assert (rankings[name].rows[:, shortlist:] == first.rows[:, shortlist:]).all()
+        assert read_reranked(folder / "ranking").similarities.shape[1] == shortlist
+        steps = json.loads((folder / "run.json").read_text())["made_from"]["steps"]
+        assert {"first", "ranking", "evaluation"} <= set(steps)
+        assert (folder / "first" / "evaluation" / "evaluation.json").is_file()
+    assert any((rankings["CS"].rows != rankings[name].rows).any() for name in ("numbers", "SP", "AMES"))
+    assert not (runs["global"].folder / "first").exists()
+
+
+def test_local_descriptors_are_shared_and_of_the_shortlists_only(runs: dict[str, RunResult]) -> None:
+    root = runs["global"].folder.parent / "stores"
+    (folder,) = (root / "local").iterdir()
+    assert folder.name.startswith("sift-")
+    assert sorted(path.name for path in folder.glob("packed-*/*")) == sorted(
+        2 * ["distractors", "image_queries", "positives"]
+    )  # by ITQ, and by the bits of the network
+    ranking, _ = read_ranking(runs["global"].folder / "ranking")
+    listed = {item for query in range(len(ranking.query_ids)) for item in ranking.cut(8).ids_of(query)}
+    stores = [open_local_store(folder / name) for name in ("positives", "distractors")]
+    assert sum(store.images for store in stores) == len(listed)
+    assert ((stores[0].find(sorted(listed))[:, 0] >= 0) ^ (stores[1].find(sorted(listed))[:, 0] >= 0)).all()
+    assert open_local_store(folder / "image_queries").images == len(ranking.query_ids)
+
+
+def test_the_table_is_that_of_the_paper(runs: dict[str, RunResult], tmp_path: Path, tiny_root: Path) -> None:
+    path = runs["global"].folder.parent.parent / "experiment.yaml"
+    evaluations = [result.evaluation for result in runs.values()]
+    study = study_of(read_experiment(path), [one.map for one in evaluations], [one.oracle for one in evaluations])
+    assert study is not None
+    assert study.header == ["re-ranking", "resnet10t", "oracle"]  # nothing is published of this model
+    assert [row[0] for row in study.rows] == list(runs)
+    assert [row[2] for row in study.rows] == [f"{100 * one.oracle:.1f}" for one in evaluations]
+
+
+def ready(name: str, tmp_path: Path) -> list[Any]:
+    places = {"benchmark": str(tmp_path), "out": str(tmp_path / "runs"), "adapt.train": "uned.txt"}
+    return read_experiment(Path(f"ready:{name}"), places | {"rerank.network": str(tmp_path / "ames.pt")})
+
+
+def test_the_ready_tables_show_the_published_numbers(tmp_path: Path) -> None:
+    table = ready("reranking", tmp_path)
+    assert len(table) == 14
+    study = study_of(table, [0.5] * 14, [0.6] * 14)
+    assert study is not None
+    assert study.header == ["re-ranking", *(
+        word for name in ("vit_large_patch16_siglip_384.webli", "vit_large_patch16_siglip_384.webli †")
+        for word in (name, "oracle", "paper")
+    )]  # fmt: skip
+    assert study.rows[-1] == ["AMES", "50.0", "60.0", "26.4, 48.7", "50.0", "60.0", "35.6, 56.0"]
+    assert study.rows[1][3::3] == ["22.1, 44.7", "33.7, 56.9"]
+    assert {run.stores for run in table} == {tmp_path / "runs" / "stores"}
+    models = ready("reranking-models", tmp_path)
+    study = study_of(models, [0.5] * 6, [0.6] * 6)
+    assert study is not None
+    assert study.rows[1][3::4] == ["21.8, 34.0", "27.1, 48.0", "35.6, 56.0"]
+    assert study.rows[0][4::4] == ["18.8, 41.8", "22.9, 56.3", "34.3, 63.9"]
+    assert len({run.stores for run in models}) == 3
+
+
+def test_published_numbers_are_those_of_the_files() -> None:
+    with (Path(published.__file__).parent / "tables" / "table_4.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    cells = {(row[0], mark): (float(row[n]), float(row[n + 1])) for row in rows[1:] for n, mark in ((1, 0), (3, 1))}
+    assert {(one.method, int(one.adapted)): (one.map, one.oracle) for one in published.reranked_by_method()} == cells
+    # The oracle of re-ranking a list is that of the list: it does not depend on the method.
+    for one in (*published.reranked_by_method(), *published.reranked_by_model()):
+        if one.method in ("CS", "SP", "AMES") and one.model.startswith("vit_large_patch16_siglip"):
+            assert one.oracle == (56.0 if one.adapted else 48.7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("rerank: {method: chamfer}", "give mix, a file of ilias tune, or both global_weight and gamma"),
+        ("rerank: {method: chamfer, gamma: 1}", "give mix"),
+        ("rerank: {method: chamfer, gamma: 1, global_weight: 1, mix: m.json}", "give mix"),
+        ("rerank: {method: ames, gamma: 1, global_weight: 1}", "ames compares by a network"),
+        ("rerank: {method: spatial, gamma: 1, global_weight: 1, top: 10}", "must not be smaller than shortlist"),
+        ("rerank: {method: chamfer, gamma: 1, global_weight: 1, most: 50}", "more descriptors are compared than most"),
+        ("rerank: {method: chamfer, gamma: 1, global_weight: 1, bits: 100}", "bits: Input should be a multiple of 64"),
+        ("rerank: {method: chamfer, gamma: 1, global_weight: 1}\nqueries: both", "texts have no local descriptors"),
+        ("rerank: {method: chamfer, gamma: 1, global_weight: 1}\ncompress: [{index: Flat}]", "a compressed search"),
+        ("rerank: {method: none, spatial: {hamming: 200}}", r"spatial\.hamming: Input should be less"),
+        ("variant: x", "given its variant by the table"),
+        ("variants: {a: {model.b: 1}}", "model has no fields"),
+        ("variants: {a: {modell: x}}", "modell: Extra inputs"),
+        ("variants: {a: {}, b/c: {}, b_c: {}}", "the same values"),
+    ],
+)
+def test_wrong_experiments_are_refused(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(f"benchmark: b\nmodel: x\nout: o\n{change}\n")
+    with pytest.raises(OpenIliasError, match=message):
+        read_experiment(path)
+
+
+def test_paths_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text("benchmark: b\nmodel: x\nout: o\nrerank: {method: ames, network: n.pt, mix: m.json, itq: i}\n")
+    (experiment,) = read_experiment(path)
+    assert experiment.rerank is not None
+    given = (experiment.rerank.network, experiment.rerank.mix, experiment.rerank.itq)
+    assert given == (tmp_path / "n.pt", tmp_path / "m.json", tmp_path / "i")
+    (experiment,) = read_experiment(path, {"rerank.mix": "here.json"})
+    assert experiment.rerank is not None
+    assert experiment.rerank.mix == Path("here.json").resolve()
