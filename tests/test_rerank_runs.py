@@ -171,3 +171,58 @@ def test_paths_are_those_of_the_file(tmp_path: Path) -> None:
     (experiment,) = read_experiment(path, {"rerank.mix": "here.json"})
     assert experiment.rerank is not None
     assert experiment.rerank.mix == Path("here.json").resolve()
+
+
+# --- Fig. H ---
+
+
+def test_a_sweep_is_many_rerankings_at_once(
+    runs: dict[str, RunResult], tiny_root: Path, tmp_path: Path, ilias: Ilias
+) -> None:
+    first = runs["global"].folder / "ranking"
+    (local,) = (runs["global"].folder.parent / "stores" / "local").iterdir()
+    stores = (
+        "--queries",
+        local / "image_queries",
+        "--database",
+        local / "positives",
+        "--database",
+        local / "distractors",
+    )
+    common = ("--method", "chamfer", *stores, "--global-weight", 0.3, "--gamma", 0.2, "--query-descriptors", 40)
+    done = ilias(
+        "sweep", first, "--benchmark", tiny_root, *common, "--shortlists", "8,3,3", "--descriptors", "10,20",
+        "--out", tmp_path / "sweep", "--json", tmp_path / "sweep.json", "--images", 1000,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "sweep.json").read_text())
+    assert [(p["descriptors"], p["shortlist"]) for p in found["points"]] == [(10, 3), (10, 8), (20, 3), (20, 8)]
+    assert found["first"] == runs["global"].evaluation.map
+    assert found["oracle"] == runs["global"].evaluation.oracle
+    for point in found["points"]:
+        out = tmp_path / f"{point['descriptors']}-{point['shortlist']}"
+        done = ilias(
+            "rerank", first, *common, "--shortlist", point["shortlist"], "--descriptors", point["descriptors"],
+            "--out", out,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        done = ilias("evaluate", out, "--benchmark", tiny_root, "--out", tmp_path / "e", "--json", out / "e.json",
+                     "--overwrite")  # fmt: skip
+        assert done.code == 0, done.err
+        assert json.loads((out / "e.json").read_text())["map"] == pytest.approx(point["map"], abs=1e-12)
+        assert point["image_bytes"] <= 256 * point["descriptors"]
+        assert point["geometry_bytes"] == point["image_bytes"] / 16
+    with (tmp_path / "sweep" / "sweep.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert "<svg" in (tmp_path / "sweep" / "sweep.svg").read_text()
+    again = ilias(
+        "sweep", first, "--benchmark", tiny_root, *common, "--shortlists", "8,3,3", "--descriptors", "10,20",
+        "--out", tmp_path / "sweep", "--json", tmp_path / "again.json", "--images", 1000,
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    assert json.loads((tmp_path / "again.json").read_text()) == found  # times too: nothing is done again
+    wrong = ilias("sweep", first, "--benchmark", tiny_root, *common, "--shortlists", "0", "--out", tmp_path / "w")
+    assert wrong.code == 2
+    wrong = ilias("sweep", first, "--benchmark", tmp_path, *common, "--out", tmp_path / "w")
+    assert wrong.code == 2
+    assert "Traceback" not in wrong.err

@@ -20,6 +20,7 @@ from openilias.cli import (
     reranking,
     runs,
     searching,
+    sweeping,
 )
 from openilias.core.errors import OpenIliasError
 
@@ -52,6 +53,7 @@ runs.register(app)
 extraction.register(app)
 searching.register(app)
 reranking.register(app)
+sweeping.register(app)
 evaluation.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(adaptation.app, name="adapt")

@@ -89,13 +89,9 @@ def rerank(
     if (method == "ames") != (network is not None):
         raise typer.BadParameter("--method ames and --network FILE belong together.")
     if network is not None:
-        from openilias.rerank.ames_files import digest_of, read_ames
-        from openilias.rerank.ames_scores import AmesScores
+        from openilias.rerank.ames_scores import open_ames
 
-        chosen = device_of(device)
-        loaded = read_ames(network)
-        digest = f"{digest_of(loaded)} {precision}"
-        score = AmesScores(loaded.to(chosen), chosen, batch_size, precision)
+        score, digest = open_ames(network, device_of(device), batch=batch_size, precision=precision)
     how = SpatialSettings(hamming=hamming, cosine=cosine, tolerance=tolerance, least=least, scales=scales)
     step = LocalStep(
         method=method,

@@ -129,12 +129,11 @@ def _comparison(step: RerankStep, device: str) -> tuple[Score | None, str | None
     given = None if step.itq is None else read_binarisation(step.itq)[0]
     if step.method != "ames" or step.network is None:
         return None, None, given
-    from openilias.rerank.ames_files import binarisation_of, digest_of, read_ames
-    from openilias.rerank.ames_scores import AmesScores
+    from openilias.rerank.ames_files import binarisation_of
+    from openilias.rerank.ames_scores import open_ames
 
-    network = read_ames(step.network)
-    score = AmesScores(network.to(device), device, precision=step.precision)
-    return score, f"{digest_of(network)} {step.precision}", binarisation_of(network) if network.binary else None
+    score, digest = open_ames(step.network, device, precision=step.precision)
+    return score, digest, binarisation_of(score.network) if score.network.binary else None
 
 
 def _learned(step: RerankStep, database: Sequence[LocalStore], folder: Path, *, overwrite: bool) -> Binarisation | None:

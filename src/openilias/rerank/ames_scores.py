@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from openilias.core.errors import OpenIliasError
 from openilias.models.local_features import LocalFeatures
 from openilias.rerank.ames import Ames, Padding
+from openilias.rerank.ames_files import digest_of, read_ames
 from openilias.rerank.similarities import Candidates
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,3 +87,15 @@ class AmesScores:
                 fix="Give a network that was trained on descriptors of this model.",
             )
         return network.tokens_of(torch.from_numpy(descriptors.astype(np.float32)).to(self.device), image=image)
+
+
+def open_ames(
+    path: Path, device: str = "cpu", *, batch: int | None = None, precision: str = "float32"
+) -> tuple[AmesScores, str]:
+    """Read a network; return what compares by it, and what its results depend on.
+
+    Raises:
+        OpenIliasError: as :func:`openilias.rerank.ames_files.read_ames`.
+    """
+    network = read_ames(path)
+    return AmesScores(network.to(device), device, batch, precision), f"{digest_of(network)} {precision}"

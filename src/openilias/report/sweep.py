@@ -1,0 +1,117 @@
+"""mAP by the length of the shortlist and the number of descriptors of an image, as in Fig. H of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openilias.core.files import atomic_path, write_bytes
+from openilias.report.statistics import figure_style, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TABLE, FIGURE = "sweep.csv", "sweep.svg"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting and what it reaches.
+
+    Attributes:
+        shortlist: images of each list that are re-ranked.
+        descriptors: of a database image.
+        map: mAP@k, in [0, 1].
+        seconds: per query: those of the longest shortlist, in proportion.
+        image_bytes: of the descriptors of an image.
+        geometry_bytes: of where they are, which only spatial verification reads.
+    """
+
+    shortlist: int
+    descriptors: int
+    map: float
+    seconds: float
+    image_bytes: float
+    geometry_bytes: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All points, and what they lie between.
+
+    Attributes:
+        method: that compared.
+        points: by number of descriptors, then by shortlist.
+        first: mAP@k of the ranking that is re-ranked.
+        oracle: mAP@k that re-ranking all of each list can reach at most.
+    """
+
+    method: str
+    points: tuple[Point, ...]
+    first: float
+    oracle: float
+
+
+def sweep_rows(sweep: Sweep, images: int) -> list[list[str]]:
+    """Return the lines of a table; ``images`` is how many a database has whose size is told."""
+    return [
+        [
+            str(point.descriptors),
+            str(point.shortlist),
+            f"{100 * point.map:.2f}",
+            f"{point.seconds:.3g}",
+            f"{point.image_bytes:,.0f}",
+            f"{point.image_bytes * images / 1e9:,.3g}",
+        ]
+        for point in sweep.points
+    ]
+
+
+def sweep_header(images: int) -> list[str]:
+    """Return the header of :func:`sweep_rows`."""
+    return ["descriptors", "shortlist", "mAP", "s per query", "bytes per image", f"GB of {images:,}"]
+
+
+def write_sweep(sweep: Sweep, folder: Path) -> None:
+    """Write ``sweep.csv`` and ``sweep.svg``."""
+    lines = ["method,descriptors,shortlist,map,seconds_per_query,bytes_per_image,geometry_bytes_per_image"]
+    lines += [
+        f"{sweep.method},{p.descriptors},{p.shortlist},{p.map:.6f},{p.seconds:.6f},{p.image_bytes:.1f},"
+        f"{p.geometry_bytes:.1f}"
+        for p in sweep.points
+    ]
+    write_bytes(folder / TABLE, ("\n".join(lines) + "\n").encode())
+    with atomic_path(folder / FIGURE) as temporary, figure_style():
+        figure(sweep).savefig(temporary, format="svg", metadata={"Date": None, "Creator": "OpenILIAS"})
+
+
+def figure(sweep: Sweep) -> Figure:
+    """Draw mAP over the memory of an image, a line for each shortlist, with the number of descriptors at each point."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = made.subplots()
+    shortlists = sorted({point.shortlist for point in sweep.points})
+    for number, shortlist in enumerate(shortlists):
+        points = [point for point in sweep.points if point.shortlist == shortlist]
+        share = number / max(1, len(shortlists) - 1)
+        colour = (0.75 - 0.6 * share, 0.62 - 0.28 * share, 0.9 - 0.25 * share)
+        axes.plot(
+            [point.image_bytes / 1000 for point in points], [100 * point.map for point in points], "o-", color=colour,
+            markersize=4, label=f"{shortlist:,}",
+        )  # fmt: skip
+        if shortlist == shortlists[-1]:
+            for point in points:
+                axes.annotate(
+                    f"{point.descriptors}", (point.image_bytes / 1000, 100 * point.map), xytext=(0, 5),
+                    textcoords="offset points", ha="center", fontsize=8,
+                )  # fmt: skip
+    axes.axhline(100 * sweep.first, color="#888888", linestyle="--", linewidth=1, label="not re-ranked")
+    axes.set(xlabel="memory of the descriptors of an image (KB)", ylabel="mAP", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_title(f"Re-ranking by {sweep.method}: descriptors of an image, and length of the shortlist")
+    axes.margins(y=0.12)
+    axes.legend(title="shortlist")
+    grid(axes)
+    return made
