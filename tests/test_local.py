@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +25,7 @@ from openilias.core.manifests import write_manifest
 from openilias.core.shards import Share
 from openilias.data import Benchmark, read_ilias
 from openilias.descriptors import extract_local as extraction
+from openilias.descriptors import local_ids, local_reading
 from openilias.descriptors.extract import Options
 from openilias.descriptors.extract_local import LocalOptions, extract_local, extract_local_share
 from openilias.descriptors.local_store import KIND, LocalStore, open_local_store
@@ -30,6 +35,7 @@ from openilias.models.local_features import LocalFeatures, ordered
 from openilias.models.local_network import Detector, MapPreparation, read_detector
 from openilias.models.local_sift import SiftPreparation
 from openilias.models.local_zoo import load_local
+from openilias.rerank.similarities import database_of_local
 
 SETTINGS = LocalSettings(resolution=128, most=60)
 
@@ -119,6 +125,163 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OpenIliasError, match="Local descriptors of 17 numbers, expected 16"):
         write_local_shard(tmp_path, 0, source="s", images=images(), dims=16, dtype="float16")
     assert not list(tmp_path.iterdir())
+
+
+# --- finding and reading images of many shards ---
+
+
+def ids_of(store: LocalStore) -> list[str]:
+    return [item for shard in store.shards for item in shard.id_array().to_pylist()]
+
+
+def rewritten(store: LocalStore, change: Callable[[pa.Table], pa.Table], **how: Any) -> None:
+    for shard in store.shards:
+        path = shard.path("ids.parquet")
+        pq.write_table(change(pq.read_table(path)), path, **how)
+
+
+def open_in(folder: Path) -> list[str]:
+    links = Path("/proc/self/fd").iterdir() if Path("/proc/self/fd").exists() else ()
+    names = [str(link.readlink()) for link in links if link.is_symlink()]
+    return [name for name in names if name.startswith(str(folder))]
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_images_are_found_as_by_a_plain_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statistics: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    store, _ = make(tmp_path / "s", [[int(n) for n in rng.integers(0, 5, size)] for size in (30, 0, 1, 47)])
+    names = [f"{'zäé'[n % 3]}{n:03d}" for n in rng.permutation(78)]
+    names[3] = names[40] = "twice"  # in two shards
+    start = iter(range(78))
+
+    def change(table: pa.Table) -> pa.Table:
+        return table.set_column(0, "id", pa.array([names[next(start)] for _ in range(len(table))], pa.string()))
+
+    rewritten(store, change, write_statistics=statistics, row_group_size=7)
+    plain: dict[str, tuple[int, int]] = {}
+    for number, shard in enumerate(store.shards):
+        for place, item in enumerate(shard.id_array().to_pylist()):
+            plain.setdefault(item, (number, place))
+    for count in (0, 1, 5, 60, 300):  # fewer and more than a shard has
+        asked = [*rng.choice([*names, "a", "zz", "", "é"], count).tolist()]
+        found = store.locate(asked)
+        assert found.places.tolist() == [list(plain.get(item, (-1, -1))) for item in asked]
+        for item, (first, end), size in zip(asked, found.rows.tolist(), found.sizes.tolist(), strict=True):
+            if item in plain:
+                shard, place = plain[item]
+                assert [first, end] == store.shards[shard].offsets[place : place + 2].tolist()
+                assert size == [30, 40]
+    read: list[Path] = []
+    true = local_ids._read
+
+    def watched(file: Any, path: Path, *rest: Any) -> Any:
+        read.append(path)
+        return true(file, path, *rest)
+
+    monkeypatch.setattr(local_ids, "_read", watched)
+    store.find(["0", "\uffff"])  # before all, after all
+    assert bool(read) is not statistics
+
+
+def test_shortlists_equal_their_images_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    counts = [[int(n) for n in rng.integers(0, 9, size)] for size in rng.integers(0, 12, 20)]
+    counts[5] = [0, 0]
+    one, _ = make(tmp_path / "one", counts)
+    heights = iter(rng.integers(1, 99, 500).tolist())
+    rewritten(one, lambda table: table.set_column(1, "height", pa.array([next(heights) for _ in range(len(table))])))
+    two, _ = make(tmp_path / "two", [[3, 1, 0], [4]])
+    rewritten(two, lambda table: table.set_column(0, "id", pa.array([f"two/{n}" for n in table["id"].to_pylist()])))
+    database = database_of_local([one, two], [*ids_of(two), *ids_of(one)])
+    known = [*ids_of(one), *ids_of(two)]
+    advice = local_reading._ADVISE
+    for most_open, advise in ((1, False), (3, True), (1000, True)):
+        monkeypatch.setattr(local_reading, "most_open", lambda most_open=most_open: most_open)
+        monkeypatch.setattr(local_reading, "_ADVISE", advice if advise else None)
+        for count, most in ((0, 5), (1, 100), (40, 3), (40, 1), (200, 100)):
+            items = [str(item) for item in rng.choice(known, count)]
+            expected = [database.features(item, most) for item in items]
+            found = database.candidates(items, most)
+            assert found.offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+            assert found.descriptors.dtype == np.float16
+            assert found.descriptors.shape == (found.offsets[-1], 16)
+            for n, image in enumerate(expected):
+                rows = slice(found.offsets[n], found.offsets[n + 1])
+                assert (found.descriptors[rows] == image.descriptors).all()
+                assert (found.geometry[rows] == image.geometry).all()
+                assert tuple(found.sizes[n]) == (image.height, image.width)
+            alone = database.candidates(items, most, geometry=False)
+            assert (alone.descriptors == found.descriptors).all()
+            assert alone.geometry.shape == (0, 4)
+            assert len(open_in(tmp_path)) <= most_open
+
+
+def test_files_are_closed_with_their_store(tmp_path: Path) -> None:
+    store, _ = make(tmp_path / "s", [[2, 1], [3]])
+    for shard in store.shards:
+        shard.take(0)
+    again = pickle.loads(pickle.dumps(store))
+    assert (again.shards[1].take(0).descriptors == store.shards[1].take(0).descriptors).all()
+    with pytest.raises(IndexError):
+        store.shards[1].take(1)
+    del store, again, shard
+    gc.collect()
+    assert not open_in(tmp_path)
+
+
+def test_an_image_of_two_stores_is_taken_from_the_smaller(tmp_path: Path) -> None:
+    large, _ = make(tmp_path / "large", [[3, 2, 7], [4]])
+    small, _ = make(tmp_path / "small", [[1, 2], [5]])
+    for stores, wanted in (([large, small], 1), ([small, large], 0)):
+        database = database_of_local(stores, ["d1.tar/0", "d0.tar/2", "d0.tar/0"])
+        assert database.places.tolist() == [[wanted, 1, 0], [1 - wanted, 0, 2], [wanted, 0, 0]]
+        assert np.diff(database.candidates(["d0.tar/0", "d0.tar/2"], 100).offsets).tolist() == [1, 7]
+
+
+def test_damage_is_noticed_in_shortlists(tmp_path: Path) -> None:
+    def number(name: str, place: int, value: float) -> Callable[[LocalStore], None]:
+        def change(store: LocalStore) -> None:
+            path = store.shards[0].path(f"{name}.npy")
+            array = np.load(path)
+            array.reshape(-1)[place] = value
+            np.save(path, array)
+
+        return change
+
+    def truncated(store: LocalStore) -> None:
+        path = store.shards[0].path("desc.npy")
+        path.write_bytes(path.read_bytes()[:-3])
+
+    def other(name: str, array: Any) -> Callable[[LocalStore], None]:
+        return lambda store: np.save(store.shards[0].path(f"{name}.npy"), array)
+
+    damages: list[tuple[Callable[[LocalStore], object], bool, str]] = [
+        (number("desc", 70, np.nan), True, "is not finite"),
+        (number("geometry", 5, np.inf), True, "is not finite"),
+        (number("geometry", 7, 10), True, "not in the order of their weight"),
+        (number("offsets", 1, 7), False, "offsets are damaged"),
+        (number("offsets", 2, 700), False, "offsets are damaged"),
+        (number("offsets", 1, -1), False, "offsets are damaged"),
+        (truncated, True, "truncated"),
+        (other("offsets", np.zeros(3, np.int32)), False, "found \\(3,\\) int32"),
+        (other("desc", np.zeros((5, 16))), True, "found \\(5, 16\\) float64"),
+        (other("desc", np.zeros((5, 17), np.float16)), True, "rows are of .* float16, those of "),
+        (other("geometry", np.zeros((5, 3), np.float32)), True, "found \\(5, 3\\)"),
+        (lambda store: rewritten(store, lambda t: t.slice(1)), False, "Expected 2 ids, found 1"),
+        (lambda store: rewritten(store, lambda t: t.drop_columns("height")), False, "found 2 of id, width"),
+        (lambda store: store.shards[0].path("ids.parquet").write_bytes(b"x"), False, "ids cannot be read"),
+    ]
+    for place, (damage, when_read, message) in enumerate(damages):
+        store, _ = make(tmp_path / str(place), [[3, 2], [1]])
+        good, asked = database_of_local([store], ids_of(store)), ["d1.tar/0", "d0.tar/1", "d0.tar/0"]
+        if message == "truncated":
+            good.candidates(["d1.tar/0"], 3)
+            _ = store.shards[0].descriptor_file
+        damage(store)
+        with pytest.raises(OpenIliasError, match=message):
+            good.candidates(asked, 3) if when_read else store.find(asked)
 
 
 # --- the models ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,11 +14,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.executors import usable_cores
 from openilias.core.files import atomic_path
 from openilias.core.fingerprints import differences
 from openilias.core.progress import progress, tell
+from openilias.descriptors.local_reading import gathered
 from openilias.descriptors.local_store import LocalStore
-from openilias.models.local_features import LocalFeatures
+from openilias.models.local_features import WEIGHT, LocalFeatures
 from openilias.rerank.chamfer import chamfer
 from openilias.rerank.packing import local_state_of
 from openilias.rerank.spatial import SpatialSettings, spatial
@@ -25,6 +28,8 @@ from openilias.search.ranking import ABSENT, Ranking
 
 ALGORITHM_VERSION = 1
 LocalMethod = Literal["chamfer", "spatial", "ames"]
+_PLACED = ("spatial",)
+"""Methods that ask where descriptors are."""
 _EVERY_SECONDS, _SHARE = 30.0, 20
 
 
@@ -78,14 +83,18 @@ class LocalDatabase:
     """Images of several local stores by their ids.
 
     Attributes:
-        stores: made alike.
+        stores: made alike; at least one.
         ids: that are wanted.
         places: (n, 3) store, shard and place of each.
+        rows: (n, 2) its first descriptor in the shard, and the one after the last.
+        sizes: (n, 2) height and width.
     """
 
     stores: tuple[LocalStore, ...]
     ids: dict[str, int]
     places: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
 
     def features(self, item: str, most: int) -> LocalFeatures:
         """Return the descriptors of an image of largest weight."""
@@ -93,16 +102,33 @@ class LocalDatabase:
         found: LocalFeatures = self.stores[store].shards[shard].take(place, most)
         return found
 
-    def candidates(self, items: Sequence[str], most: int) -> Candidates:
-        """Return the descriptors of some images."""
-        found = [self.features(item, most) for item in items]
-        empty = np.zeros((0, self._width), self._dtype)
-        return Candidates(
-            np.concatenate([empty, *(one.descriptors for one in found)]),
-            np.concatenate([np.zeros((0, 4), np.float32), *(one.geometry for one in found)]),
-            np.array([(one.height, one.width) for one in found], np.int64).reshape(-1, 2),
-            np.cumsum([0, *map(len, found)]).astype(np.int64),
-        )
+    def candidates(self, items: Sequence[str], most: int, *, geometry: bool = True) -> Candidates:
+        """Return the descriptors of some images.
+
+        Args:
+            items: their ids.
+            most: of an image, those of largest weight.
+            geometry: where they are is read too; else there is none, (0, 4).
+
+        Raises:
+            OpenIliasError: a shard is damaged.
+        """
+        wanted = np.array([self.ids[item] for item in items], np.int64)
+        first = self.rows[wanted, 0]
+        counts = np.minimum(self.rows[wanted, 1] - first, most)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        keys, which = np.unique(self.places[wanted, 0] << 32 | self.places[wanted, 1], return_inverse=True)
+        shards = [self.stores[key >> 32].shards[key & 0xFFFFFFFF] for key in keys.tolist()]
+        where = np.zeros((0, 4), np.float32)
+        if not shards:
+            return Candidates(np.zeros((0, self._width), self._dtype), where, self.sizes[wanted], offsets)
+        descriptors = gathered([shard.descriptor_file for shard in shards], which, first, counts)
+        if geometry:
+            where = gathered([shard.geometry_file for shard in shards], which, first, counts)
+        if not _are_good(descriptors, where, offsets) or (self.sizes[wanted] < 1).any():
+            for item in items:  # these say which
+                self.features(item, most)
+        return Candidates(descriptors, where, self.sizes[wanted], offsets)
 
     @property
     def _width(self) -> int:
@@ -115,17 +141,32 @@ class LocalDatabase:
         return dtype
 
 
+def _are_good(descriptors: npt.NDArray[Any], geometry: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]) -> bool:
+    """Tell what :class:`LocalFeatures` asks of each image, of all at once."""
+    rising = np.diff(geometry[:, WEIGHT]) > 0
+    if len(geometry):
+        between = offsets[1:-1] - 1  # from the last of an image to the first of the next
+        rising[between[(between >= 0) & (between < len(rising))]] = False
+    finite = descriptors.dtype.kind != "f" or bool(np.isfinite(descriptors).all())
+    return finite and bool(np.isfinite(geometry).all()) and not rising.any()
+
+
 def database_of_local(stores: Sequence[LocalStore], ids: Sequence[str]) -> LocalDatabase:
-    """Find images in local stores.
+    """Find images in local stores; one that is in several is taken from the smallest of them.
 
     Raises:
-        OpenIliasError: images that are in none of the stores.
+        OpenIliasError: images that are in none of the stores, or a damaged shard.
     """
     places = np.full((len(ids), 3), -1, np.int64)
-    for number, store in enumerate(stores):
-        found = store.find(ids)
-        here = found[:, 0] >= 0
-        places[here] = np.concatenate([np.full((here.sum(), 1), number), found[here]], 1)
+    rows, sizes = (np.full((len(ids), 2), -1, np.int64) for _ in range(2))
+    # By size, so that neither the order of the stores counts, nor the large ones are asked for what others have.
+    for number in sorted(range(len(stores)), key=lambda n: (stores[n].images, stores[n].fingerprint)):
+        asked = np.flatnonzero(places[:, 0] < 0)
+        found = stores[number].locate([ids[row] for row in asked.tolist()])
+        here = found.places[:, 0] >= 0
+        asked = asked[here]
+        places[asked, 0], places[asked, 1:] = number, found.places[here]
+        rows[asked], sizes[asked] = found.rows[here], found.sizes[here]
     missing = [ids[row] for row in np.flatnonzero(places[:, 0] < 0).tolist()]
     if missing:
         skipped = {one.id for store in stores for one in store.skipped}
@@ -136,7 +177,7 @@ def database_of_local(stores: Sequence[LocalStore], ids: Sequence[str]) -> Local
             where=", ".join(str(store.folder) for store in stores),
             fix="Describe them: ilias extract --local --shortlist RANKING.",
         )
-    return LocalDatabase(tuple(stores), {item: row for row, item in enumerate(ids)}, places)
+    return LocalDatabase(tuple(stores), {item: row for row, item in enumerate(ids)}, places, rows, sizes)
 
 
 def check_alike(stores: Sequence[LocalStore]) -> None:
@@ -209,8 +250,9 @@ def similarities(
     listed = sorted({int(row) for row in np.unique(short.rows) if row != ABSENT})
     asked = database_of_local(queries, first.query_ids)
     known = database_of_local(database, [first.db_ids[row] for row in listed])
+    placed = step.method in _PLACED
     if not trust:
-        _verify(asked, known)
+        _verify(asked, known, geometry=placed)
     made = np.full(short.rows.shape, np.nan, np.float32)
     done = _restored(state, made)
     saved, cost = time.monotonic(), 0.0
@@ -219,7 +261,7 @@ def similarities(
         for query in range(done, len(made)):
             items = short.ids_of(query)
             features = asked.features(first.query_ids[query], step.query_descriptors)
-            made[query, : len(items)] = score(features, known.candidates(items, step.descriptors))
+            made[query, : len(items)] = score(features, known.candidates(items, step.descriptors, geometry=placed))
             told()
             if state is not None and time.monotonic() - saved >= max(_EVERY_SECONDS, _SHARE * cost):
                 begun = time.monotonic()
@@ -230,11 +272,19 @@ def similarities(
     return made
 
 
-def _verify(*databases: LocalDatabase) -> None:
-    """Compare the shards that are read with their digests."""
-    for database in databases:
-        for store, shard in np.unique(database.places[:, :2], axis=0).tolist():
-            database.stores[store].shards[shard].verify()
+def _verify(*databases: LocalDatabase, geometry: bool) -> None:
+    """Compare the shards that are read with their digests, several at a time: they may be hundreds of gigabytes."""
+    shards = [
+        database.stores[store].shards[shard]
+        for database in databases
+        for store, shard in np.unique(database.places[:, :2], axis=0).tolist()
+    ]
+    with (
+        progress("compare with the digests", total=len(shards), unit="shards") as told,
+        ThreadPoolExecutor(usable_cores()) as pool,
+    ):
+        for _ in pool.map(lambda shard: shard.verify(geometry=geometry), shards):
+            told()
 
 
 def _restored(state: Path | None, made: npt.NDArray[np.float32]) -> int:
