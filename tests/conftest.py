@@ -87,3 +87,12 @@ def photos() -> Path:
 def weights() -> Path:
     """Real pretrained backbones."""
     return _folder("OPENILIAS_TEST_WEIGHTS")
+
+
+LONG = ("families", "photos", "exact", "pipeline", "twins", "readme", "damage", "texts", "synth", "gpu", "rerank_runs")
+"""Files of tests that take longest: they begin first, so that no process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))

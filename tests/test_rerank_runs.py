@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,14 @@ import torch
 from openilias import published
 from openilias.core.errors import OpenIliasError
 from openilias.descriptors.local_store import open_local_store
+from openilias.evaluate.evaluation import QueryResult
+from openilias.evaluate.results import read_evaluation
 from openilias.experiments.experiment import read_experiment
+from openilias.experiments.report import report_run
 from openilias.experiments.run import RunResult, run_experiment
 from openilias.experiments.study import study_of
+from openilias.images.decode import decode
+from openilias.report.reranking import moved_positive, negatives_above
 from openilias.rerank.ames import Ames
 from openilias.rerank.ames_files import write_ames
 from openilias.rerank.rerank import read_reranked
@@ -226,3 +234,55 @@ def test_a_sweep_is_many_rerankings_at_once(
     wrong = ilias("sweep", first, "--benchmark", tmp_path, *common, "--out", tmp_path / "w")
     assert wrong.code == 2
     assert "Traceback" not in wrong.err
+
+
+# --- before and after (Fig. J) ---
+
+
+def test_negatives_above_a_positive_are_counted_one_by_one() -> None:
+    listed = ["n1", "p2", "n2", "n3", "p1", "p3", "n4"]
+    ranks = tuple(listed.index(item) + 1 if item in listed else None for item in ("p1", "p2", "p3", "p4"))
+    result = QueryResult("q", "o", 0.5, 0.75, ("p1", "p2", "p3", "p4"), ranks)
+    counted = {
+        item: sum(one.startswith("n") for one in listed[: listed.index(item)]) if item in listed else None
+        for item in result.positives
+    }
+    assert negatives_above(result) == counted == {"p1": 3, "p2": 1, "p3": 3, "p4": None}
+    later = replace(result, ranks=(1, 2, None, None))
+    assert moved_positive(result, later, gained=True) == "p1"
+    assert moved_positive(later, result, gained=False) == "p1"
+    assert moved_positive(result, later, gained=False) is None
+    assert moved_positive(result, result, gained=True) is None
+
+
+def test_the_report_shows_what_moved(runs: dict[str, RunResult]) -> None:
+    for name in ("SP", "CS"):
+        folder = runs[name].folder
+        page = (folder / "report" / "index.html").read_text()
+        before, after = (read_evaluation(folder / part / "evaluation")[0] for part in ("first", "."))
+        assert 'id="reranking"' in page
+        assert f"{100 * before.map:.1f}" in page
+        gained = sum(b.ap < a.ap for b, a in zip(before.queries, after.queries, strict=True))
+        lost = sum(b.ap > a.ap for b, a in zip(before.queries, after.queries, strict=True))
+        stayed = len(after.queries) - gained - lost
+        assert re.search(rf"{gained} quer(y|ies) gain, {lost} lose, {stayed} stay", page)
+        pictures = re.findall(r'src="(images/match-[^"]+)"', page)
+        assert len(pictures) == len(list((folder / "report" / "images").glob("match-*")))
+        assert all(decode((folder / "report" / one).read_bytes(), where=one).size[0] > 100 for one in pictures)
+    assert 'id="reranking"' not in (runs["global"].folder / "report" / "index.html").read_text()
+    assert any((runs[n].folder / "report" / "images").glob("match-*") for n in ("CS", "SP", "numbers", "AMES"))
+
+
+def test_without_local_descriptors_nothing_is_drawn(
+    runs: dict[str, RunResult], tmp_path: Path, tiny_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    for part in ("ranking", "evaluation"):
+        shutil.copytree(runs["SP"].folder / part, run / part)
+    manifest = json.loads((run / "ranking" / "ranking.json").read_text())
+    for change, said in (("local", "no matches are drawn"), ("first", "it is not compared with")):
+        manifest |= {"local": {}} if change == "local" else {"first": str(tmp_path / "gone")}
+        (run / "ranking" / "ranking.json").write_text(json.dumps(manifest))
+        page = report_run(run, tmp_path / "report", benchmark=tiny_root)
+        assert said in capsys.readouterr().err
+        assert ('id="reranking"' in page.read_text()) == (change == "local")

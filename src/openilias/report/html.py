@@ -18,7 +18,7 @@ from openilias.core.files import atomic_folder, read_json, write_json
 from openilias.core.protocol import OF_SEARCH
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import Evaluation, QueryResult
-from openilias.report import compression, tables
+from openilias.report import compression, reranking, tables
 from openilias.report.gallery import Gallery, Shown, make_gallery
 from openilias.search.ranking import Ranking
 
@@ -69,6 +69,7 @@ class ReportInput:
         notes: what a reader must know, shown at the top.
         times: step -> seconds.
         compressed: searches of compressed indexes of the same; there is a section if there are any.
+        reranked: what was re-ranked, if the ranking came of that; likewise.
     """
 
     title: str
@@ -80,6 +81,7 @@ class ReportInput:
     notes: tuple[str, ...] = ()
     times: Mapping[str, float] = field(default_factory=dict)
     compressed: tuple[compression.CompressedSearch, ...] = ()
+    reranked: reranking.RerankedSearch | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,10 @@ def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -
         found = compression.compression_of(report.ranking, report.evaluation, report.compressed)
         if found is not None:
             (folder / "compression.csv").write_text(compression.compression_csv(found), encoding="utf-8")
-        (folder / "index.html").write_text(_render(report, gallery, found), encoding="utf-8")
+        moved = None
+        if report.reranked is not None:
+            moved = reranking.moved_of(report.reranked, report.evaluation, report.benchmark, folder)
+        (folder / "index.html").write_text(_render(report, gallery, found, moved), encoding="utf-8")
         write_json(folder / MARKER, {"kind": KIND, "title": report.title})
     return out / "index.html"
 
@@ -156,7 +161,9 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _render(report: ReportInput, gallery: Gallery, found: compression.Compression | None) -> str:
+def _render(
+    report: ReportInput, gallery: Gallery, found: compression.Compression | None, moved: reranking.Moved | None
+) -> str:
     evaluation, benchmark = report.evaluation, report.benchmark
     anchors = _anchors(evaluation, gallery)
     rows = _query_rows(evaluation, anchors)
@@ -190,6 +197,7 @@ def _render(report: ReportInput, gallery: Gallery, found: compression.Compressio
             depth=_depth(evaluation),
             alt=alt_text,
             compression=found,
+            reranking=moved,
         )
     )
 

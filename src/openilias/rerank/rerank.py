@@ -109,6 +109,10 @@ def rerank_to(
                 made_from=made_from,
                 similarities_sha256=sha256_of(out / SIMILARITIES),
                 first=str(source.resolve()),
+                local={
+                    side: [str(store.folder.resolve()) for store in stores]
+                    for side, stores in (("queries", queries), ("database", database))
+                },
                 skipped=[*manifest.get("skipped", []), *_skipped(queries, database)],
                 **{name: manifest[name] for name in _KEPT if name in manifest},
             )
