@@ -201,7 +201,8 @@ def _picture(
         match = search.match(query, item)
         geometries, pairs = (match.query.geometry, match.image.geometry), match.pairs
         matched = f"{len(pairs)} of {match.tentative} matches agree with one map"
-    drawn = draw_matches(*(np.asarray(side) for side in sides), *geometries, pairs, side=SIDE)
+    asked, known = (np.asarray(side) for side in sides)
+    drawn = draw_matches(asked, known, geometries[0], geometries[1], pairs, side=SIDE)
     name = "match-" + thumbnail_name(f"{query} {item}")
     picture = Image.fromarray(drawn)
     picture.save(out / IMAGES / name, "JPEG", quality=QUALITY, optimize=True)
