@@ -105,6 +105,8 @@ def verify_pairs(
     for place in range(len(order)):
         i = order[place]
         scale = scales[i]
+        if scale > stretch or scale * stretch < 1:  # a map that is not taken is no hypothesis either
+            continue
         affine[0, 0] = affine[1, 1] = scale
         affine[0, 1] = affine[1, 0] = 0.0
         affine[0, 2] = found[i, 0] - scale * points[i, 0]
