@@ -15,6 +15,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.models.local_features import LocalFeatures, ordered
 from openilias.rerank.chamfer import chamfer
 from openilias.rerank.hamming import FARTHEST, least, nearest, words_of
+from openilias.rerank.homography import distances, homography, is_possible
 from openilias.rerank.itq import Binarisation, learn_itq, read_binarisation, write_binarisation
 from openilias.rerank.spatial import SpatialSettings, matches, spatial, verify
 
@@ -208,6 +209,8 @@ def spatial_twin(query: LocalFeatures, image: LocalFeatures, how: SpatialSetting
     best = 0
     for place, (q, x) in enumerate(pairs):
         scale = float(image.geometry[x, 2]) / float(query.geometry[q, 2]) if how.scales else 1.0
+        if not 1 / how.stretch <= scale <= how.stretch:
+            continue
         linear, shift = scale * np.eye(2), there[place] - scale * here[place]
         count = inliers(linear, shift, how.tolerance).sum()
         if count <= best:
@@ -228,6 +231,11 @@ def spatial_twin(query: LocalFeatures, image: LocalFeatures, how: SpatialSetting
     return int(best) if best >= how.least else 0
 
 
+def projected(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    mapped = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
+    return mapped[:, :2] / mapped[:, 2:]
+
+
 def together(images: list[LocalFeatures]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return (
         np.concatenate([image.descriptors for image in images]),
@@ -237,7 +245,17 @@ def together(images: list[LocalFeatures]) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-@pytest.mark.parametrize("how", [{}, {"scales": True}, {"tolerance": 6.0, "rounds": 1}, {"rounds": 0}, {"hamming": 50}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"scales": True},
+        {"scales": True, "stretch": 1.3},
+        {"tolerance": 6.0, "rounds": 1},
+        {"rounds": 0},
+        {"hamming": 50},
+    ],
+)
 def test_spatial_verification_equals_the_plain_twin(how: dict[str, Any]) -> None:
     rng = np.random.default_rng(3)
     settings_ = SpatialSettings(**how)
@@ -258,8 +276,12 @@ def test_spatial_verification_equals_the_plain_twin(how: dict[str, Any]) -> None
         assert len(one.pairs) == count
         if count:
             points, others = query.geometry[one.pairs[:, 0]], image.geometry[one.pairs[:, 1]]
-            mapped = (points[:, [1, 0]] * (600, 400)) @ one.affine[:, :2].T + one.affine[:, 2]
+            assert one.matrix is not None
+            assert one.matrix[2].tolist() == [0, 0, 1]
+            mapped = projected(one.matrix, points[:, [1, 0]] * (600, 400))
             assert np.linalg.norm(mapped - others[:, [1, 0]] * (800, 500), axis=1).max() <= settings_.tolerance + 1e-6
+        else:
+            assert one.matrix is None
 
 
 def test_of_very_many_pairs_some_are_drawn() -> None:
@@ -283,6 +305,220 @@ def test_a_map_that_puts_everything_on_one_spot_is_none() -> None:
     found = spatial(same, *together([heap]), SpatialSettings(tolerance=3.0))
     assert found[0] == spatial_twin(same, heap, SpatialSettings(tolerance=3.0))
     assert found[0] < 10
+
+
+def test_with_scales_one_pair_gives_a_similarity_that_may_not_squeeze() -> None:
+    """Every descriptor of the query would match one spot, were it small enough there."""
+    rng = np.random.default_rng(7)
+    query = features(rng, 60)
+    turned = moved(rng, query, np.array([[0.5, 0, 100], [0, 0.5, 50]]), 1.0, 0.0)
+    half = turned.geometry.copy()
+    half[:, 2] = 0.5 * query.geometry[places_of(query, turned), 2]
+    image = LocalFeatures(turned.descriptors, half, turned.height, turned.width)
+    found = [verify(query, image, SpatialSettings(tolerance=2.0, rounds=0, scales=scales)) for scales in (False, True)]
+    assert found[0].inliers < 10
+    assert found[1].inliers == 60
+    tiny = half.copy()
+    tiny[:, 2] /= 100
+    squeezed = LocalFeatures(turned.descriptors, tiny, turned.height, turned.width)
+    assert verify(query, squeezed, SpatialSettings(tolerance=300.0, rounds=0, scales=True)).inliers == 0
+    loose = SpatialSettings(tolerance=300.0, rounds=0, scales=True, stretch=1000)
+    assert verify(query, squeezed, loose).inliers > 30
+
+
+def places_of(query: LocalFeatures, image: LocalFeatures) -> np.ndarray:
+    """Which descriptor of the query each of the image is."""
+    return np.array([np.flatnonzero((query.descriptors == row).all(1))[0] for row in image.descriptors])
+
+
+# --- homographies ---
+
+PROJECTIVE = np.array([[1.1, 0.12, -30.0], [-0.05, 1.2, 20.0], [7e-4, -4e-4, 1.0]])
+SHARP = {"estimator": "homography", "tolerance": 3.0}
+
+
+def seen(rng: np.random.Generator, query: LocalFeatures, matrix: np.ndarray, share: float, noise: float) -> Any:
+    """An image with a share of the query's descriptors where a map puts them, and which of the query these are."""
+    known = np.flatnonzero(rng.random(len(query)) < share)
+    target = projected(matrix, query.geometry[:, [1, 0]].astype(float) * (query.width, query.height))
+    target += noise * rng.normal(size=target.shape)
+    geometry = np.concatenate([rng.random((len(query), 2)), np.ones((len(query), 1)), rng.random((len(query), 1))], 1)
+    geometry[known, 0], geometry[known, 1] = target[known, 1] / 700, target[known, 0] / 900
+    return ordered(query.descriptors, geometry, height=700, width=900, most=len(query)), known
+
+
+def direct_linear_transform(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The homography of pairs that are all right (Hartley and Zisserman, algorithm 4.2)."""
+    moves = []
+    for values in (points, found):
+        middle, size = values.mean(0), np.sqrt(2) / np.linalg.norm(values - values.mean(0), axis=1).mean()
+        moves.append(np.array([[size, 0, -size * middle[0]], [0, size, -size * middle[1]], [0, 0, 1]]))
+    rows = []
+    for (x, y), (u, v) in zip(projected(moves[0], points), projected(moves[1], found), strict=True):
+        rows += [[0, 0, 0, -x, -y, -1, v * x, v * y, v], [x, y, 1, 0, 0, 0, -u * x, -u * y, -u]]
+    solved = np.linalg.svd(np.array(rows))[2][-1].reshape(3, 3)
+    return np.linalg.inv(moves[1]) @ solved @ moves[0]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_a_homography_is_found_among_outliers(share: float) -> None:
+    rng = np.random.default_rng(8)
+    query = features(rng, 120)
+    image, known = seen(rng, query, PROJECTIVE, share, 0.3)
+    how = SpatialSettings(hypotheses=10_000, **SHARP)
+    one = verify(query, image, how)
+    assert one.tentative == 120
+    assert set(known) <= set(one.pairs[:, 0])
+    assert len(one.pairs) <= len(known) + 4  # of those at random one or another lies right
+    assert (places_of(query, image)[one.pairs[:, 1]] == one.pairs[:, 0]).all()
+    points = query.geometry[known][:, [1, 0]] * (600, 400)
+    there = np.argsort(places_of(query, image))[known]
+    twin = direct_linear_transform(points, image.geometry[there][:, [1, 0]] * (900, 700))
+    assert np.abs(projected(one.matrix, points) - projected(twin, points)).max() < 1.5
+    # On what is projective, no affine map explains as much.
+    affine = verify(query, image, SpatialSettings(tolerance=3.0))
+    assert affine.inliers < 0.7 * one.inliers
+    assert spatial(query, *together([image]), how).tolist() == [one.inliers]
+
+
+def test_homographies_of_a_shortlist_are_those_of_its_images() -> None:
+    rng = np.random.default_rng(9)
+    query = features(rng, 60)
+    images = [features(rng, 40), features(rng, 0, size=(3, 3)), features(rng, 2)]
+    for _ in range(10):
+        matrix = PROJECTIVE + np.array([[0.1, 0.1, 30], [0.1, 0.1, 30], [2e-4, 2e-4, 0]]) * rng.normal(size=(3, 3))
+        images.append(seen(rng, query, matrix, rng.choice([0.05, 0.3, 0.8]), rng.choice([0.5, 5.0]))[0])
+    for how in (SpatialSettings(**SHARP), SpatialSettings(estimator="homography", scales=True, hamming=50)):
+        found = spatial(query, *together(images), how)
+        assert found.tolist() == [verify(query, image, how).inliers for image in images]
+        assert found.tolist() == spatial(query, *together(images), how).tolist()
+        assert len(set(found.tolist())) > 4
+        affine = spatial(query, *together(images), how.model_copy(update={"estimator": "affine"}))
+        assert (found >= affine - 2).all()  # it begins with the affine map; squares decide, not numbers
+        assert (found > affine).any()
+
+
+def test_what_is_drawn_is_drawn_by_the_seed() -> None:
+    rng = np.random.default_rng(10)
+    query = features(rng, 120)
+    image, _known = seen(rng, query, PROJECTIVE, 0.5, 2.0)
+    few = [SpatialSettings(hypotheses=10, seed=seed, **SHARP) for seed in (*range(12), 2**32 - 1)]
+    found = [verify(query, image, how) for how in few]
+    again = [verify(query, image, how) for how in few]
+    for one, other in zip(found, again, strict=True):
+        assert (one.matrix is None and other.matrix is None) or (one.matrix == other.matrix).all()
+        assert (one.pairs == other.pairs).all()
+    assert len({one.inliers for one in found}) > 3
+    assert max(one.inliers for one in found) <= verify(query, image, SpatialSettings(**SHARP)).inliers
+    points = query.geometry[:, [1, 0]].astype(float) * (600, 400)
+    others = image.geometry[np.argsort(places_of(query, image))][:, [1, 0]].astype(float) * (900, 700)
+    counts = [
+        [
+            homography(points, others, None, tolerance=3.0, stretch=4.0, samples=samples, seed=seed)[1].sum()
+            for seed in range(10)
+        ]
+        for samples in (3, 30, 300)
+    ]
+    assert len(set(counts[1])) > 2  # the seed is PoseLib's too, and so is how many are drawn
+    assert np.mean(counts[0]) < np.mean(counts[1]) < np.mean(counts[2])
+
+
+def test_options_reach_poselib() -> None:
+    """It passes over names that it does not know."""
+    import poselib
+
+    assert {"max_reproj_error", "max_iterations", "min_iterations", "seed"} <= poselib.RansacOptions().keys()
+
+
+@pytest.mark.parametrize("least", [1, 4, 5, 9])
+def test_fewer_than_the_least_are_none(least: int) -> None:
+    rng = np.random.default_rng(11)
+    query = features(rng, 8)
+    for count in range(9):
+        image = seen(rng, query.first(count), PROJECTIVE, 1.0, 0.0)[0]
+        how = SpatialSettings(least=least, **SHARP)
+        one = verify(query, image, how)
+        assert one.tentative == count
+        assert one.inliers in ((0,) if count < least else range(least, count + 1))
+        assert one.inliers == count or count < max(4, least)  # of fewer than four, what the affine map has
+        assert len(one.pairs) == one.inliers
+        assert (one.matrix is None) == (one.inliers == 0)
+        assert spatial(query, *together([image]), how).tolist() == [one.inliers]
+
+
+def pairs_at(points: np.ndarray, found: np.ndarray) -> tuple[LocalFeatures, LocalFeatures]:
+    """A query and an image whose descriptors match in their order, where they are told to be in 400 x 600 pixels."""
+    rng = np.random.default_rng(12)
+    descriptors = packed(rng, len(points), 128)
+    weights = np.linspace(1, 0, len(points))[:, None]
+    return tuple(  # type: ignore[return-value]  # of two
+        LocalFeatures(
+            descriptors,
+            np.concatenate([where[:, 1:] / 400, where[:, :1] / 600, weights + 1, weights], 1).astype(np.float32),
+            400,
+            600,
+        )
+        for where in (points, found)
+    )
+
+
+def test_degenerate_pairs_do_no_harm() -> None:
+    rng = np.random.default_rng(13)
+    points = rng.random((40, 2)) * (600, 400)
+    line = np.linspace(0, 300, 40)[:, None] * (1, 0.7)
+    spot = np.full((40, 2), 100.0)
+    how = SpatialSettings(**SHARP)
+    nothing = LocalFeatures(np.zeros((0, 16), np.uint8), np.zeros((0, 4), np.float32), 400, 600)
+    for one, other in (
+        (nothing, nothing),
+        (nothing, pairs_at(points, points)[0]),
+        (pairs_at(points, points)[0], nothing),
+    ):
+        assert verify(one, other, how).inliers == 0
+    for name, (one, other), expected in (
+        ("the same", pairs_at(points, points), range(40, 41)),
+        ("all on one spot", pairs_at(spot, spot), range(40, 41)),
+        ("a line", pairs_at(line, line + 30), range(40, 41)),
+        ("nearly a line", pairs_at(line, line + 30 + rng.normal(0, 0.5, line.shape)), range(35, 41)),
+        ("a heap", pairs_at(points, spot), range(10)),
+        ("from a heap", pairs_at(spot, points), range(10)),
+        ("mirrored", pairs_at(points, (600, 0) - points * (1, -1)), range(16)),
+        ("five times as large", pairs_at(points / 5, points), range(10)),
+        ("half a turn", pairs_at(points, (600, 400) - points), range(40, 41)),
+    ):
+        found = verify(one, other, how)
+        assert found.inliers in expected, name
+        assert found.matrix is None or np.isfinite(found.matrix).all()
+    wide = SpatialSettings(stretch=6, **SHARP)
+    assert verify(*pairs_at(points / 5, points), wide).inliers == 40
+
+
+def test_maps_that_no_view_has_are_told() -> None:
+    points = np.array([[0.0, 0], [100, 0], [0, 100], [100, 100]])
+    eye = np.eye(3)
+    for matrix, possible in (
+        (eye, True),
+        (-2 * eye, True),  # up to a factor
+        (np.diag([-1.0, 1, 1]), False),
+        (np.diag([4.0, 0.25, 1]), True),
+        (np.diag([4.1, 1, 1]), False),
+        (np.diag([1, 0.24, 1]), False),
+        (np.diag([1.0, 0, 1]), False),
+        (eye + np.array([[0, 0, 0], [0, 0, 0], [-0.009, 0, 0]]), True),
+        (eye + np.array([[0, 0, 0], [0, 0, 0], [-0.011, 0, 0]]), False),  # two points are beyond the horizon
+        (np.full((3, 3), np.nan), False),
+    ):
+        assert is_possible(matrix, points, 4.0) is possible
+    horizon = eye + np.array([[0, 0, 0], [0, 0, 0], [-0.01, 0, 0]])
+    assert distances(points, points, horizon).tolist() == [0, np.inf, 0, np.inf]
+    # The derivative, by differences.
+    turned, middle, small = PROJECTIVE, points.mean(0), 1e-4
+    apart = [
+        (projected(turned, middle[None] + small * step) - projected(turned, middle[None]))[0] for step in np.eye(2)
+    ]
+    stretches = np.linalg.svd(np.array(apart) / small)[1]
+    assert is_possible(turned, points, float(stretches[0]) * 1.001)
+    assert not is_possible(turned, points, float(max(stretches[0], 1 / stretches[1])) * 0.999)
 
 
 def test_descriptors_of_numbers_match_by_their_cosine() -> None:

@@ -1,16 +1,21 @@
-"""Spatial verification (Philbin et al., CVPR 2007), as in the paper's supplement A.
+"""Spatial verification (Philbin et al., CVPR 2007), as in the paper's supplement A; or homographies by PoseLib.
 
-Each query descriptor is matched with its nearest one in the image, if that is near enough. Each of these pairs alone
-is a hypothesis: a translation, or with scales a translation with a scaling. A hypothesis with more inliers than all
-before is optimised locally (LO-RANSAC, Chum et al., 2003) to an affine map: fitted to what lies within a tolerance that
+Each query descriptor is matched with its nearest one in the image, if that is near enough. Each of these pairs
+alone is a hypothesis: a translation, or with scales a translation with a scaling (a similarity without its rotation:
+stores hold where a descriptor is and how large, not how it is turned). A hypothesis with more inliers than all before
+is optimised locally (LO-RANSAC, Chum et al., 2003) to an affine map: fitted to what lies within a tolerance that
 shrinks. All pairs are tried, so nothing is left to chance, unless there are more of them than ``hypotheses``: then so
 many are drawn. The score is the number of inliers; fewer than five are none.
+
+With the estimator ``homography`` the affine map is only the first hypothesis of PoseLib's RANSAC, which samples four
+pairs at a time and refines the best homography; if that cannot be a view of the same thing, the affine map stands.
+PoseLib has no estimator of affine maps: these are always ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from openilias.models.local_features import SCALE, LocalFeatures, X, Y
 from openilias.rerank.hamming import FARTHEST, nearest, words_of
+from openilias.rerank.homography import SAMPLE, homography
 from openilias.rerank.spatial_kernels import verify_images, verify_pairs
 
 _BLOCK = 64 << 20  # bytes of similarities at a time
@@ -27,19 +33,21 @@ class SpatialSettings(BaseModel):
     """What spatial verification depends on.
 
     Attributes:
+        estimator: ``affine`` by our own LO-RANSAC, or ``homography`` by PoseLib, which begins with the affine map.
         hamming: packed descriptors match up to this distance, in bits of 128; of other lengths in proportion.
         cosine: descriptors of numbers match from this cosine on.
         tolerance: distance in pixels up to which a pair is an inlier.
         least: fewer inliers count as none.
         rounds: of local optimisation.
-        stretch: maps that stretch a direction more, or less than 1 over this, are not taken.
+        stretch: maps that stretch a direction more, or less than 1 over this, or that mirror are not taken.
         scales: pairs have scales, and hypotheses too.
-        hypotheses: at most so many are tried.
+        hypotheses: at most so many are tried: pairs, and for homographies samples of four as well.
         seed: of their drawing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    estimator: Literal["affine", "homography"] = "affine"
     hamming: float = Field(default=32, ge=0, le=128)
     cosine: float = Field(default=0.8, ge=-1, le=1)
     tolerance: float = Field(default=24.0, gt=0, le=10_000)
@@ -56,13 +64,16 @@ class Verified:
     """What was found between a query and an image.
 
     Attributes:
-        inliers: how many.
-        affine: (2, 3) float64 map of x and y, in pixels, from the query to the image.
-        pairs: (n, 2) descriptors of query and image, the inliers.
+        tentative: how many pairs were near enough to be tried.
+        inliers: how many of them one map explains; 0 where they are fewer than ``settings.least``.
+        matrix: (3, 3) float64 map of (x, y, 1), in pixels, from the query to the image, up to a factor; the last
+            row of an affine one is (0, 0, 1). None where there are no inliers.
+        pairs: (inliers, 2) descriptors of query and image, by falling weight in the query.
     """
 
+    tentative: int
     inliers: int
-    affine: npt.NDArray[np.float64]
+    matrix: npt.NDArray[np.float64] | None
     pairs: npt.NDArray[np.int64]
 
 
@@ -132,6 +143,14 @@ def spatial(
         counts,
         maps,
     )
+    if settings.estimator == "homography":
+        for image in range(len(places)):
+            asked = np.flatnonzero(near[image])
+            if len(asked) < SAMPLE:
+                continue
+            rows = offsets[image] + places[image, asked]
+            found = known[rows][:, [X, Y]] * (float(sizes[image, 1]), float(sizes[image, 0]))
+            counts[image] = _homography(points[asked], found, maps[image], settings)[1].sum()
     return np.where(counts >= settings.least, counts, 0).astype(np.float32)
 
 
@@ -149,18 +168,45 @@ def verify(query: LocalFeatures, image: LocalFeatures, settings: SpatialSettings
     number = np.full(len(query), -1)
     number[asked] = np.arange(len(asked))
     order = number[_order(len(query), settings)]
-    inliers = verify_pairs(
-        _points(query)[asked],
-        _points(image)[found],
+    mine, others = _points(query)[asked], _points(image)[found]
+    verify_pairs(
+        mine,
+        others,
         ratios,
         order[order >= 0],
         *(float(settings.tolerance), settings.rounds, float(settings.stretch)),
         affine,
         kept,
     )
+    matrix: npt.NDArray[np.float64] | None = _square(affine)
+    if settings.estimator == "homography":
+        matrix, kept = _homography(mine, others, affine, settings)
+    inliers = int(kept.sum())
     if inliers < settings.least:
-        return Verified(0, affine, np.zeros((0, 2), np.int64))
-    return Verified(int(inliers), affine, np.stack([asked[kept], found[kept]], 1))
+        return Verified(len(asked), 0, None, np.zeros((0, 2), np.int64))
+    return Verified(len(asked), inliers, matrix, np.stack([asked[kept], found[kept]], 1))
+
+
+def _homography(
+    points: npt.NDArray[np.float64],
+    found: npt.NDArray[np.float64],
+    affine: npt.NDArray[np.float64],
+    settings: SpatialSettings,
+) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.bool_]]:
+    return homography(
+        points,
+        found,
+        _square(affine) if affine.any() else None,  # zeros: no pair became a hypothesis
+        tolerance=settings.tolerance,
+        stretch=settings.stretch,
+        samples=settings.hypotheses,
+        seed=settings.seed,
+    )
+
+
+def _square(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (3, 3) of a (2, 3) map."""
+    return np.concatenate([affine, [[0.0, 0.0, 1.0]]])
 
 
 def _points(features: LocalFeatures) -> npt.NDArray[np.float64]:
