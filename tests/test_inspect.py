@@ -19,12 +19,23 @@ import pytest
 from PIL import Image
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.files import sha256_of
 from openilias.core.manifests import write_manifest
-from openilias.descriptors.store import write_shard
+from openilias.descriptors.local_store import open_local_store
+from openilias.descriptors.local_writing import write_local_shard
+from openilias.descriptors.store import Skipped, write_shard
 from openilias.images.tars import write_tar
-from openilias.report import inspect_hdf5, inspect_values
+from openilias.models.local_features import LocalFeatures
+from openilias.report import inspect_hdf5, inspect_local, inspect_values
 from openilias.report.inspect import inspect, lines
 from openilias.report.inspect_values import Explanation
+from openilias.rerank.ames import Ames
+from openilias.rerank.ames_files import binarisation_of, digest_of, write_ames
+from openilias.rerank.ensemble import Mix
+from openilias.rerank.itq import Binarisation, learn_itq, write_binarisation
+from openilias.rerank.rerank import rerank_to
+from openilias.rerank.similarities import LocalStep
+from openilias.rerank.tuning import write_mix
 from openilias.search.ranking import Ranking, write_ranking
 
 h5py = pytest.importorskip("h5py")
@@ -225,24 +236,37 @@ def test_adaptation_layer(tmp_path: Path) -> None:
     refused(tmp_path / "b.pth", "do not belong together")
 
 
-def test_ames_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("binary", [False, True])
+def test_ames_checkpoint(tmp_path: Path, binary: bool) -> None:
     import torch
+    from safetensors.torch import save_file
 
-    state = {
-        "mtc_token": torch.zeros(1, 1, 128),
-        "remap_local.0.weight": torch.zeros(128, 768),
-        "remap_local.1.weight": torch.zeros(128),
-        **{f"decoder.layers.{n}.linear1.weight": torch.zeros(4, 128) for n in range(5)},
-    }
-    torch.save({"state": state}, tmp_path / "full.pt")
-    found = inspect(tmp_path / "full.pt")
-    assert (found.kind, found.facts["variant"]) == ("AMES checkpoint", "full precision")
-    assert (found.facts["dims"], found.facts["layers"], found.facts["wrapped_in"]) == (128, 5, "state")
-    assert found.warnings == ()
-    torch.save(state | {"remap_local.2.weight": torch.zeros(128, 128)}, tmp_path / "dist.pt")
-    found = inspect(tmp_path / "dist.pt")
-    assert found.facts["variant"] == "binary"
-    assert "wrap" in found.warnings[0]
+    network = Ames(24, binary=binary, dims=64, layers=3, wide=40)
+    write_ames(network, tmp_path / "a.pt", made_from={})
+    found = inspect(tmp_path / "a.pt")
+    variant = "binary" if binary else "full precision"
+    assert (found.kind, found.facts["variant"], found.warnings) == ("AMES checkpoint", variant, ())
+    assert found.summary == f"3 layers of 64 dimensions, {variant}, for local descriptors of 24 dimensions"
+    facts = found.facts
+    assert (facts["dims"], facts["layers"], facts["inner_layer"], facts["wrapped_in"]) == (64, 3, 40, "state")
+    assert facts["parameters"] == facts["values"] == sum(value.numel() for value in network.parameters())
+    assert (facts["bits"], facts["digest"]) == (64 if binary else None, digest_of(network))
+    assert facts["binarisation"] == (binarisation_of(network).digest if binary else None)
+    state = network.state_dict()
+    torch.save(state, tmp_path / "bare.pt")
+    assert "wrap" in inspect(tmp_path / "bare.pt").warnings[0]
+    save_file(state, tmp_path / "a.safetensors")
+    assert inspect(tmp_path / "a.safetensors").summary == found.summary
+    del state["classifier.bias"]
+    torch.save({"state": state}, tmp_path / "less.pt")
+    assert "cannot take it: This network does not fit" in inspect(tmp_path / "less.pt").warnings[0]
+    state = {name: value for name, value in network.state_dict().items() if "remap" not in name}
+    torch.save({"state": state | {"mtc_token": torch.full((64,), torch.nan)}}, tmp_path / "no.pt")
+    found = inspect(tmp_path / "no.pt")
+    assert found.facts["variant"] == "not known"
+    assert "NaN" in found.warnings[0]
+    assert "no network of AMES" in found.warnings[1]
+    refused(truncate(tmp_path / "a.pt"), "damaged")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -447,6 +471,289 @@ def test_ranking(tmp_path: Path) -> None:
     refused(folder / "ranking.parquet", "not as it was written")
     (folder / "ranking.json").unlink()
     refused(folder / "ranking.parquet", "Parquet file is damaged")
+
+
+def reranked(root: Path, *, shortlist: int = 2, method: Any = "chamfer") -> Path:
+    """Re-rank a ranking of two queries and three images, by local stores of them."""
+    ids = [*QUERIES[:2], *POSITIVES[:2], DISTRACTORS[0]]
+    rows, scores = np.array([[2, 0, 1], [1, 2, -1]]), np.array([[0.9, 0.5, 0.5], [0.25, -0.5, -np.inf]], np.float32)
+    ranking = Ranking(tuple(ids[:2]), tuple(ids[2:]), rows, scores)
+    write_ranking(ranking, root / "first", made_from={"k": 3, "origin": {"model": {"name": "m"}}}, database_size=3)
+    queries = local_store(root / "queries", [ids[:2]], partition="image_queries")
+    database = local_store(root / "database", [ids[2:4], ids[4:]])
+    step = LocalStep(method=method, shortlist=shortlist)
+    mix = Mix(shortlist=shortlist, global_weight=0.25, gamma=0.5)
+    rerank_to(root / "first", [open_local_store(queries)], [open_local_store(database)], step, mix, root / "out")
+    return root / "out"
+
+
+def test_reranked_ranking(tmp_path: Path) -> None:
+    folder = reranked(tmp_path)
+    found = inspect(folder)
+    assert found.kind == "re-ranked ranking"
+    assert found.summary == "2 queries, up to 3 images each, the first 2 by chamfer"
+    assert found.warnings == ()
+    facts = found.facts
+    assert (facts["reranked_by"], facts["compared_pairs"], facts["model"]) == ("chamfer", 4, "m")
+    assert facts["mix"] == {"shortlist": 2, "global_weight": 0.25, "gamma": 0.5}
+    assert facts["compared"] == {"shortlist": 2, "descriptors": 100, "query_descriptors": 600}
+    assert facts["first_ranking"] == str(tmp_path / "first")
+    local = np.load(folder / "similarities.npy")
+    assert facts["local_similarities"]["most"] == pytest.approx(local.max())
+    for name in ("similarities.npy", "ranking.parquet", "ranking.json"):
+        assert inspect(folder / name) == found
+    shown = "\n".join(lines(found))
+    assert "mix                 shortlist 2, global_weight 0.25, gamma 0.5" in shown
+    spatial = inspect(reranked(tmp_path / "spatial", method="spatial"))
+    assert (spatial.facts["reranked_by"], spatial.facts["spatial"]["tolerance"]) == ("spatial", 24.0)
+
+
+def test_damaged_reranked_ranking(tmp_path: Path) -> None:
+    folder = reranked(tmp_path, shortlist=3)
+    good = (folder / "similarities.npy").read_bytes()
+    for damage in (good[:-1], good[:-4] + b"\0\0\0\1", None):
+        (folder / "similarities.npy").unlink(missing_ok=True)
+        if damage is not None:
+            (folder / "similarities.npy").write_bytes(damage)
+        refused(folder, "missing, or not as it was written")
+    (folder / "similarities.npy").write_bytes(good)
+    assert inspect(folder).warnings == ()
+    manifest = json.loads((folder / "ranking.json").read_text())
+    local = np.load(folder / "similarities.npy")
+    local[1, 2] = 5.0  # where the list is over
+    np.save(folder / "similarities.npy", local)
+    digest = sha256_of(folder / "similarities.npy")
+    (folder / "ranking.json").write_text(json.dumps(manifest | {"similarities_sha256": digest}))
+    assert "do not fit the lists" in inspect(folder).warnings[0]
+    (folder / "similarities.npy").write_bytes(good)
+    del manifest["made_from"]["rerank"]["local"]
+    (folder / "ranking.json").write_text(json.dumps(manifest))
+    refused(folder, "manifest of this ranking is damaged")
+    shutil.rmtree(folder)
+    reranked(tmp_path / "again")
+    write_manifest(tmp_path / "again" / "first" / "ranking.json", kind="ranking", made_from={"k": 9})
+    assert "was replaced by another" in inspect(tmp_path / "again" / "out").warnings[0]
+    shutil.rmtree(tmp_path / "again" / "first")
+    assert "is not where it was" in inspect(tmp_path / "again" / "out").warnings[0]
+    np.save(tmp_path / "first" / "similarities.npy", local)  # of a ranking that is not re-ranked
+    assert inspect(tmp_path / "first" / "similarities.npy").kind == "ranking"
+
+
+def test_ranking_of_an_ensemble_and_of_expanded_queries(tmp_path: Path) -> None:
+    rows, scores = np.array([[0, 2], [1, 2]]), np.array([[0.5, 0.5], [0.25, -0.5]], np.float32)
+    ranking = Ranking(tuple(QUERIES[:2]), (*POSITIVES[:2], DISTRACTORS[0]), rows, scores)
+    ensemble = {"fusion": "mean", "weights": [2.0, 1.0], "members": ["a", "b"]}
+    write_ranking(ranking, tmp_path / "e", made_from={"k": 2, "ensemble": ensemble}, members=["x", "y"],
+                  certain={"least": 1, "median": 2})  # fmt: skip
+    found = inspect(tmp_path / "e")
+    assert found.kind == "ranking of an ensemble"
+    assert found.facts["ensemble"] == {"fusion": "mean", "weights": [2.0, 1.0]}
+    assert (found.facts["members"], found.facts["certain"]) == (["x", "y"], {"least": 1, "median": 2})
+    write_ranking(ranking, tmp_path / "x", made_from={"k": 2, "expand": {"n": 3, "alpha": 1.5}})
+    found = inspect(tmp_path / "x")
+    assert (found.kind, found.facts["expanded_by"]) == ("ranking of expanded queries", {"n": 3, "alpha": 1.5})
+
+
+def test_mix_of_similarities(tmp_path: Path) -> None:
+    local = {"first": "f" * 16, "local": {"method": "ames", "shortlist": 400, "descriptors": 100}, "network": "n"}
+    made_from = {"local": local, "k": 100, "weights": [0.0, 0.25, 0.5], "gammas": [0.1, 1.0], "shortlists": [400]}
+    path = tmp_path / "mix.json"
+    write_mix(Mix(shortlist=400, global_weight=0.25, gamma=1.0), path, made_from=made_from, reached=0.25)
+    found = inspect(path)
+    assert found.kind == "mix of similarities"
+    assert found.summary == "0.25 * global + 0.75 * sigmoid(1 * local), of the first 400; mAP@100 25.00"
+    assert (found.facts["global_weight"], found.facts["tuned_for"], found.facts["network"]) == (0.25, "ames", "n")
+    assert found.facts["tried"]["weights"] == "3 from 0 to 0.5"
+    assert found.warnings == ("The best of the gammas is the largest one that was tried: try others too.",)
+    write_mix(Mix(global_weight=1.0, gamma=0.5), path, made_from={}, reached=0.25)
+    assert inspect(path).warnings == ("The local similarity does not count.",)
+    value = json.loads(path.read_text())
+    for damage in ({"gamma": -1}, {"colour": 3}, None):
+        path.write_text(json.dumps(value | {"mix": damage if damage is None else value["mix"] | damage}))
+        refused(path, "mix is damaged")
+    path.write_text(json.dumps(value | {"made_from": 3}))
+    refused(path, "does not say what it was made from")
+    refused(truncate(path), "not readable JSON")
+
+
+@pytest.mark.parametrize("bits", [64, 192])
+def test_binarisation(tmp_path: Path, bits: int) -> None:
+    made = learn_itq(RNG.normal(size=(500, 70)), bits, iterations=3)
+    path = tmp_path / "itq.safetensors"
+    write_binarisation(made, path, made_from={"sample": 500, "stores": ["s"]})
+    found = inspect(path)
+    assert (found.kind, found.warnings) == ("binarisation", ())
+    assert (found.facts["dims"], found.facts["bits"], found.facts["digest"]) == (70, bits, made.digest)
+    assert (found.facts["sample"], found.facts["learned_from"]) == (500, ["s"])
+    assert found.facts["off_orthogonal"] < 1e-5
+    weight = made.weight.copy()
+    weight[:, 3] = 0
+    write_binarisation(Binarisation(weight, made.mean), tmp_path / "zero.safetensors", made_from={})
+    assert "1 bits have a weight of zero" in inspect(tmp_path / "zero.safetensors").warnings[0]
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 64
+    path.write_bytes(data)
+    refused(path, "digest differs")
+    refused(truncate(path), "damaged")
+
+
+# --- local descriptors ---
+
+
+def local_store(
+    folder: Path, ids: list[list[str]], *, partition: str = "distractors", bits: int | None = None, finished: int = 99,
+    change: Callable[[int, np.ndarray, np.ndarray], None] = lambda *_: None,
+) -> Path:  # fmt: skip
+    """Write a store whose image n has n % 5 descriptors; ``change`` gets the number of each image, and its arrays."""
+    folder.mkdir(parents=True)
+    sources = [f"yfcc100m_{number:04d}.tar" for number in range(len(ids))]
+    made_from = {"partition": partition, "local": {"name": "sift", "resolution": 770, "most": 700}, "weights": "w",
+                 **({"most": 100, "binarisation": {"sha256": "b", "bits": bits}} if bits else {})}  # fmt: skip
+    dims, dtype = (bits // 8, np.uint8) if bits else (16, np.float16)
+    write_manifest(
+        folder / "manifest.json", kind="local descriptor store", made_from=made_from, sources=sources,
+        dims=bits or dims, dtype=np.dtype(dtype).name, weight_from="response", weights_from="none",
+        **({"bits": bits} if bits else {}),
+    )  # fmt: skip
+    number = 0
+    for shard, items in enumerate(ids[:finished]):
+        images = []
+        for item in items:
+            count = number % 5
+            values = RNG.integers(0, 256, (count, dims)).astype(np.uint8) if bits else unit(count, dims).astype(dtype)
+            geometry = RNG.random((count, 4)).astype(np.float32)
+            geometry[:, 3] = -np.sort(-geometry[:, 3])
+            features = LocalFeatures(values, geometry, 30, 40)
+            change(number, values, geometry)
+            images.append((item, features))
+            number += 1
+        skipped = [Skipped("lost", "broken")] if shard == 1 else []
+        write_local_shard(folder, shard, source=sources[shard], images=images, dims=dims, dtype=dtype, skipped=skipped)
+    return folder
+
+
+THREE = [DISTRACTORS[:13], [], DISTRACTORS[13:]]
+
+
+@pytest.mark.parametrize("block", [3, 65_536])
+@pytest.mark.parametrize("bits", [None, 64])
+def test_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, bits: int | None) -> None:
+    monkeypatch.setattr(inspect_local, "_ROWS", block)
+    places: list[np.ndarray] = []
+    folder = local_store(tmp_path / "s", THREE, bits=bits, change=lambda _, values, geometry: places.append(geometry))
+    found = inspect(folder)
+    length = "64 bits" if bits else "16 dimensions"
+    assert found.kind == "local descriptor store"
+    assert found.summary == f"60 local descriptors of {length}, of 30 images of distractors"
+    facts = found.facts
+    assert (facts["images"], facts["descriptors"], facts.get("bits"), facts.get("dims")) == (
+        30, 60, bits, None if bits else 16,
+    )  # fmt: skip
+    assert facts["descriptors_of_an_image"] == {"least": 0, "median": 2, "most": 4}
+    assert facts["images_without_descriptors"] == 6
+    sizes = facts["bytes_of_an_image"]
+    assert sizes["descriptors"] == pytest.approx((60 * (8 if bits else 32) + 3 * 128) / 30)
+    assert sizes["together"] == pytest.approx(sum(v for name, v in sizes.items() if name != "together"))
+    assert (facts["shards"], facts["missing"], facts["skipped"]) == ("3 of 3 finished", None, 1)
+    assert (facts["model"], facts["weight_of_a_descriptor"], facts["weights_digest"]) == ("sift", "response", "w")
+    assert facts["settings"] == {"resolution": 770, "most": 700}
+    assert (facts.get("kept_of_an_image"), facts["packed_by"]) == ((100, "binarisation b") if bits else (None, None))
+    geometry = np.concatenate(places)
+    for column, name in enumerate(("y", "x", "scale", "weight")):
+        assert facts[name] == {"least": geometry[:, column].min(), "most": geometry[:, column].max()}
+    assert (facts["falling_weights"], facts.get("normalised")) == (True, None if bits else True)
+    assert (facts["first"], facts["duplicates"]) == (DISTRACTORS[0], 0)
+    assert found.warnings == ("Skipped: lost (broken).",)
+    assert inspect(folder / "manifest.json") == found
+
+
+def test_local_store_that_is_not_finished(tmp_path: Path) -> None:
+    found = inspect(local_store(tmp_path / "s", THREE, finished=1))
+    assert (found.facts["shards"], found.facts["images"]) == ("1 of 3 finished", 13)
+    assert found.facts["missing"] == "yfcc100m_0001.tar, yfcc100m_0002.tar"
+    assert "not finished" in found.warnings[0]
+    found = inspect(local_store(tmp_path / "none", THREE, finished=0))
+    assert (found.facts["images"], found.facts["descriptors_of_an_image"]) == (0, None)
+
+
+@pytest.mark.parametrize("block", [1, 3, 65_536])
+def test_local_store_with_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(inspect_local, "_ROWS", block)
+
+    def change(number: int, values: np.ndarray, geometry: np.ndarray) -> None:
+        if number == 4:
+            geometry[2, 3] = 5
+            values[1] = 2
+        if number == 8:
+            geometry[0, 0], geometry[1, 2], values[2, 5] = 1.25, np.nan, np.inf
+
+    said = " ".join(inspect(local_store(tmp_path / "s", THREE, change=change)).warnings)
+    for words in ("1 vectors have a NaN", "not of unit norm", "1 descriptors have a place", "1 descriptors lie outside",
+                  "not in the order of their weight"):  # fmt: skip
+        assert words in said
+
+    def same(number: int, values: np.ndarray, geometry: np.ndarray) -> None:
+        values[:, 2] |= 0b11000
+        values[:, 5] &= 0b11111110
+
+    found = inspect(local_store(tmp_path / "bits", [*THREE[:2], THREE[0]], bits=128, change=same))
+    said = " ".join(found.warnings)
+    assert "3 of 128 bits are the same in all descriptors" in said
+    assert "13 ids stand there more than once" in said
+    manifest = json.loads((tmp_path / "bits" / "manifest.json").read_text())
+    (tmp_path / "bits" / "manifest.json").write_text(json.dumps(manifest | {"bits": 64, "dims": 64}))
+    assert "states other descriptors than there are: uint8, 16 to a row" in inspect(tmp_path / "bits").warnings[-1]
+
+
+PARTS = {"desc.npy": "descriptors", "geometry.npy": "geometry", "offsets.npy": "offsets", "ids.parquet": "ids",
+         "json": "done marker"}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_file_of_a_local_store(tmp_path: Path, part: str) -> None:
+    folder = local_store(tmp_path / "s", THREE)
+    path = folder / f"00002.{part}"
+    found = inspect(path)
+    assert found.kind == f"{PARTS[part]} of a local descriptor store"
+    assert found.summary == "shard 2, 37 descriptors of 17 images"
+    assert (found.facts["source"], found.facts["as_written"]) == ("yfcc100m_0002.tar", True)
+    assert (found.facts["first"], found.facts["last"]) == (DISTRACTORS[13], DISTRACTORS[29])
+    assert (found.facts["descriptors_of_an_image"]["most"], found.facts["falling_weights"]) == (4, True)
+    inspect(folder / f"00001.{part}")  # of no images
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    refused(path, "not as it was written|not readable JSON")
+    truncate(path)
+    refused(path, "not as it was written|not readable JSON")
+    refused(folder, "cannot be read|truncated|damaged|not readable JSON")
+    if part != "json":
+        path.unlink()
+        refused(folder, "cannot be read")
+        refused(folder / "00002.json", "not as it was written")
+        (folder / "00002.json").unlink()
+        path.write_bytes(good)
+        refused(path, "no done marker")
+
+
+def test_damaged_local_store(tmp_path: Path) -> None:
+    folder = local_store(tmp_path / "s", THREE)
+    good = np.load(folder / "00000.offsets.npy")
+    for place, value in ((0, 1), (5, 60), (-1, 25)):
+        bad = good.copy()
+        bad[place] = value
+        np.save(folder / "00000.offsets.npy", bad)
+        refused(folder, "offsets are damaged")
+    np.save(folder / "00000.offsets.npy", good)
+    np.save(folder / "00000.geometry.npy", np.zeros((3, 4), np.float32))
+    refused(folder, "found \\(3, 4\\) float32")
+    marker = folder / "00002.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"images": -1}))
+    refused(folder, "done marker is broken")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sources": None}))
+    refused(folder, "lists no sources")
+    (folder / "manifest.json").write_text(json.dumps(manifest)[:40])
+    refused(folder, "not readable JSON")
 
 
 def test_run_and_evaluation(ilias: Ilias, tiny_root: Path, tmp_path: Path) -> None:

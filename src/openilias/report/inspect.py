@@ -9,6 +9,12 @@ from typing import Any
 from openilias.core.errors import OpenIliasError
 from openilias.report.inspect_checks import explain_verification
 from openilias.report.inspect_hdf5 import explain_hdf5, explain_series, is_hdf5, is_series
+from openilias.report.inspect_local import (
+    explain_local_store,
+    explain_part_of_local_store,
+    is_local_store,
+    is_part_of_local_store,
+)
 from openilias.report.inspect_official import (
     GZIP,
     explain_boxes,
@@ -36,7 +42,6 @@ from openilias.report.inspect_ours import (
     explain_our_json,
     explain_parquet,
     explain_part_of_store,
-    explain_ranking,
     explain_run,
     explain_store,
     has,
@@ -44,6 +49,7 @@ from openilias.report.inspect_ours import (
     is_image,
     is_part_of_store,
 )
+from openilias.report.inspect_rankings import explain_local_similarities, explain_ranking, is_local_similarities
 from openilias.report.inspect_values import Explanation, Look, json_object, look_at, shape_of, some
 from openilias.report.inspect_weights import ZIP, explain_safetensors, explain_torch, is_safetensors, is_torch
 
@@ -74,6 +80,7 @@ def _is_text_query(look: Look) -> bool:
 
 
 FOLDERS: tuple[Kind, ...] = (
+    (is_local_store, explain_local_store),
     (has("manifest.json"), explain_store),
     (has("ranking.json"), explain_ranking),
     (has("evaluation.json"), explain_evaluation),
@@ -83,7 +90,9 @@ FOLDERS: tuple[Kind, ...] = (
     (is_benchmark, explain_benchmark),
 )
 FILES: tuple[Kind, ...] = (
+    (is_part_of_local_store, explain_part_of_local_store),
     (is_part_of_store, explain_part_of_store),
+    (is_local_similarities, explain_local_similarities),
     (is_hdf5, explain_hdf5),
     (lambda look: look.head.startswith(b"\x93NUMPY") or look.ending == ".npy", explain_npy),
     (lambda look: look.head.startswith(b"PAR1") or look.ending == ".parquet", explain_parquet),

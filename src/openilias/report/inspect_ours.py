@@ -17,6 +17,7 @@ from openilias.data import read_ilias
 from openilias.descriptors import store
 from openilias.evaluate import results
 from openilias.images.decode import decode
+from openilias.report.inspect_rankings import explain_mix, explain_ranking
 from openilias.report.inspect_values import (
     Explanation,
     IdCount,
@@ -30,6 +31,7 @@ from openilias.report.inspect_values import (
     some,
 )
 from openilias.report.tables import count
+from openilias.rerank import tuning
 from openilias.search import ranking as rankings
 
 RUN = "run.json"
@@ -130,35 +132,6 @@ def explain_part_of_store(look: Look) -> Explanation:
     return Explanation(
         f"{part} of a descriptor store", f"shard {number}, {count(shard.rows, 'row')}", facts, tuple(norms.warnings())
     )
-
-
-def explain_ranking(look: Look) -> Explanation:
-    """Explain a ranking folder.
-
-    Raises:
-        OpenIliasError: not whole, or not valid.
-    """
-    ranking, manifest = rankings.read_ranking(look.path)
-    made_from = manifest["made_from"]
-    lengths = ranking.lengths
-    scores = ranking.scores[ranking.rows != rankings.ABSENT]
-    with np.errstate(invalid="ignore"):
-        ties = (ranking.scores[:, 1:] == ranking.scores[:, :-1]) & (ranking.rows[:, 1:] != rankings.ABSENT)
-    ids = IdCount()
-    ids.add(ranking.db_ids)
-    facts = {
-        "queries": len(ranking.query_ids),
-        "images_of_a_list": numbers(lengths),
-        "database_size": manifest.get("database_size"),
-        "different_images": dict(ids.shapes),
-        "scores": numbers(scores),
-        "ties": int(ties.sum()),
-        **same_as({"k": "k"}, made_from),
-        **model_facts(made_from),
-        "fingerprint": manifest.get("fingerprint"),
-    }
-    summary = f"{count(len(ranking.query_ids), 'query')}, up to {count(ranking.rows.shape[1], 'image')} each"
-    return Explanation("ranking", summary, facts)
 
 
 def explain_evaluation(look: Look) -> Explanation:
@@ -316,6 +289,8 @@ def explain_our_json(look: Look) -> Explanation | None:
     whole = {rankings.MANIFEST: explain_ranking, results.MANIFEST: explain_evaluation, RUN: explain_run}
     if name in whole:
         return whole[name](look_at(folder))
+    if kind == tuning.KIND:
+        return explain_mix(look)
     facts = {key: item for key, item in value.items() if isinstance(item, (str, int, float)) and key != "kind"}
     summary = f"says how a {kind} was made" if "made_from" in value else f"{kind}, written by ilias"
     return Explanation(f"{kind} (JSON)", summary, facts | model_facts(value.get("made_from")))

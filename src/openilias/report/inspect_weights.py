@@ -1,15 +1,20 @@
-"""Explaining files of tensors: adaptation layers, AMES, fitted models, any state dict. Nothing in them is executed."""
+"""Explaining files of tensors: adaptation layers, binarisations, AMES, fitted models, any state dict.
+
+Nothing in them is executed.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from openilias.core.errors import OpenIliasError
 from openilias.report.inspect_values import Explanation, Look, some
 from openilias.report.tables import count
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 ZIP = b"PK\x03\x04"
 LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f920")
 ADAPTATION = frozenset(("layer.weight", "layer.bias"))
+_MATCH = "mtc_token"
 _WRAPPERS = ("state", "state_dict", "model")
 _MOST_FOR_SINGULAR = 8192
 _ORTHOGONAL = 1e-3
@@ -40,23 +46,29 @@ def is_torch(look: Look) -> bool:
 
 
 def explain_safetensors(look: Look) -> Explanation:
-    """Explain a ``.safetensors`` file: a fitted model of ours, or any tensors.
+    """Explain a ``.safetensors`` file: a fitted model or binarisation of ours, or any tensors.
 
     Raises:
-        OpenIliasError: damaged; a fitted model whose numbers are not those of its digest.
+        OpenIliasError: damaged; a fitted model or binarisation whose numbers are not those of its digest.
     """
     from safetensors import SafetensorError, safe_open
 
     from openilias.models.sift_vlad import FORMAT
+    from openilias.rerank.itq import FORMAT as BINARISATION
 
     try:
         with safe_open(look.path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") == FORMAT:
                 return _fitted(look)
+            if metadata.get("format") == BINARISATION:
+                return _binarisation(look)
             names = list(file.keys())
             if set(names) == ADAPTATION:
                 return _adaptation({name: file.get_tensor(name) for name in names}, look)
+            if _MATCH in names:
+                extra = {"metadata": metadata} if metadata else {}
+                return _ames({name: file.get_tensor(name) for name in names}, extra, look)
             tensors = ((name, file.get_tensor(name)) for name in names)
             return _state("weights (safetensors)", tensors, {"metadata": metadata} if metadata else {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -113,8 +125,10 @@ def explain_torch(look: Look) -> Explanation:
         extra["not_tensors"] = some(others)
     if set(tensors) == ADAPTATION:
         return _adaptation(tensors, look)
-    if "mtc_token" in tensors:
-        return _ames(tensors, extra, wrapped=wrapper == "state")
+    if _MATCH in tensors:
+        found = _ames(tensors, extra, look)
+        unwrapped = "The official checkpoints wrap the state dict in 'state'; this one does not."
+        return found if wrapper == "state" else replace(found, warnings=(*found.warnings, unwrapped))
     return _state("weights (PyTorch)", tensors.items(), extra)
 
 
@@ -149,21 +163,60 @@ def _adaptation(tensors: Mapping[str, Tensor], look: Look) -> Explanation:
     )
 
 
-def _ames(tensors: Mapping[str, Tensor], extra: dict[str, Any], *, wrapped: bool) -> Explanation:
+def _binarisation(look: Look) -> Explanation:
+    from openilias.rerank.itq import read_binarisation
+
+    made, made_from = read_binarisation(look.path)
+    weight = made.weight.astype(np.float64)
+    each = min(made.dims, made.bits)  # more bits than dimensions are several turns of all axes
+    turns = [weight[:, start : start + each] for start in range(0, made.bits, each)]
+    facts = {
+        "dims": made.dims,
+        "bits": made.bits,
+        **{name: made_from.get(name) for name in ("centred", "sample", "iterations", "seed")},
+        "learned_from": made_from.get("stores"),
+        "mean_norm": float(np.linalg.norm(made.mean.astype(np.float64))),
+        "off_orthogonal": max(float(np.abs(part.T @ part - np.eye(part.shape[1])).max()) for part in turns),
+        "digest": made.digest,
+    }
+    warnings = []
+    if nothing := int((~weight.any(axis=0)).sum()):
+        warnings.append(f"{nothing} bits have a weight of zero: they are the same for all descriptors.")
+    summary = f"{made.dims} dimensions to {made.bits} bits: bit i is 1 where (x - mean) . weight[:, i] >= 0"
+    return Explanation("binarisation", summary, facts, tuple(warnings))
+
+
+def _ames(tensors: Mapping[str, Tensor], extra: dict[str, Any], look: Look) -> Explanation:
+    from openilias.rerank.ames import HEADS
+    from openilias.rerank.ames_files import binarisation_of, digest_of, read_ames
+
     remap = {name: list(tensor.shape) for name, tensor in tensors.items() if name.startswith("remap_local.")}
     layers = {name.split(".")[2] for name in tensors if name.startswith("decoder.layers.")}
-    matrices = sorted(shape for shape in remap.values() if len(shape) == 2)
     base = _state("AMES checkpoint", tensors.items(), extra)
-    dims = int(tensors["mtc_token"].shape[-1]) if tensors["mtc_token"].ndim else 0
+    dims = int(tensors[_MATCH].shape[-1]) if tensors[_MATCH].ndim else 0
     # The binary one first projects to bits, and then maps these bits.
-    variant = {1: "full precision", 2: "binary"}.get(len(matrices), "not known")
-    facts = {"dims": dims, "layers": len(layers), "variant": variant, "remap": remap, **base.facts}
+    binary, full = "remap_local.0.W" in remap, "remap_local.0.weight" in remap
+    variant = "binary" if binary else "full precision" if full else "not known"
+    summary = f"{count(len(layers), 'layer')} of {dims} dimensions, {variant}"
+    facts: dict[str, Any] = {"dims": dims, "layers": len(layers), "variant": variant}
     warnings = list(base.warnings)
-    if not wrapped:
-        warnings.append("The official checkpoints wrap the state dict in 'state'; this one does not.")
-    return Explanation(
-        "AMES checkpoint", f"{count(len(layers), 'layer')} of {dims} dimensions, {variant}", facts, tuple(warnings)
-    )
+    try:
+        network = read_ames(look.path)
+    except OpenIliasError as error:
+        warnings.append(f"ilias rerank cannot take it: {error.what}")
+    else:
+        summary += f", for local descriptors of {network.local_dims} dimensions"
+        facts |= {
+            "local_dims": network.local_dims,
+            "bits": network.dims if binary else None,
+            "inner_layer": int(tensors["decoder.layers.0.linear1.weight"].shape[0]),
+            "parameters": sum(value.numel() for value in network.parameters()),
+            "heads": f"{HEADS}, as published; no tensor tells",
+            "digest": digest_of(network),
+            "binarisation": binarisation_of(network).digest if binary else None,
+        }
+    facts |= {"remap": remap, **base.facts}
+    return Explanation("AMES checkpoint", summary, facts, tuple(warnings))
 
 
 def _state(kind: str, tensors: Iterable[tuple[str, Tensor]], extra: Mapping[str, Any]) -> Explanation:
