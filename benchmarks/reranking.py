@@ -12,7 +12,8 @@ clutter. With the same bits, networks and mixes the photographs are re-ranked, n
     global          MobileNetV2, 512 pixels
     aQE1, 2, 5      query expansion, alpha 1
     ensemble        with EfficientNet-Lite0
-    CS, SP, AMES    descriptors of 128 bits, 600 x 100, shortlists of 1,000
+    CS, SP          descriptors of 128 bits, 600 x 100, shortlists of 1,000
+    AMES            three layers of 128 dimensions, inner ones of 256, 200 x 100 descriptors; learned with 100 x 60
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ def reranked(
     """Re-rank a set; return the ranking, and the seconds of a query where it was compared now."""
     step = LocalStep(
         method={"CS": "chamfer", "SP": "spatial", "AMES": "ames"}[method],
+        query_descriptors=200 if method == "AMES" else 600,
         spatial=SpatialSettings(scales=place.local == "sift"),
     )
     out = place.own / "reranked" / f"{name}-{method}-{mix.global_weight:g}-{mix.gamma:g}"
@@ -238,11 +240,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of all that is made")
     parser.add_argument("--benchmark", type=Path, help="real photographs in the ILIAS layout")
     parser.add_argument("--local", choices=["sift", "aliked"], default="sift")
-    parser.add_argument("--epochs", type=int, default=30, help="of AMES")
-    parser.add_argument("--ames-query-descriptors", type=int, default=200, help="that AMES learns with")
+    parser.add_argument("--epochs", type=int, default=20, help="of AMES")
     options = parser.parse_args()
     settings = AmesSettings(
-        epochs=options.epochs, query_descriptors=options.ames_query_descriptors, batch=16, held_out=100
+        layers=3,
+        wide=256,
+        epochs=options.epochs,
+        batch=16,
+        rate=3e-4,
+        query_descriptors=100,
+        descriptors=60,
+        held_out=100,
     )
     place = Place(options.folder, options.weights, options.benchmark, options.local, settings)
     for name, made in SETS.items():

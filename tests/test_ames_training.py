@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from openilias.adapt import steps as steps_module
+from openilias.build.synth import SynthSettings, build_synth
 from openilias.core.errors import OpenIliasError
 from openilias.core.manifests import write_manifest
 from openilias.data.training import TrainingSet, write_training_set
@@ -30,7 +31,7 @@ from openilias.rerank.ames_training import AmesSettings, AmesTraining, drawn_net
 from openilias.rerank.itq import Binarisation, write_binarisation
 from openilias.rerank.packing import pack_store
 from openilias.rerank.similarities import database_of_local
-from openilias.search.ranking import ABSENT, Ranking, write_ranking
+from openilias.search.ranking import ABSENT, Ranking, read_ranking, write_ranking
 
 Ilias = Callable[..., Any]
 DIMS, CLASSES, EACH = 64, 24, 5
@@ -122,8 +123,6 @@ def test_what_has_no_label_or_no_pair_is_refused() -> None:
 
 
 def test_classes_kept_back_are_not_learned_from(made: tuple[Path, LocalStore, TrainingSet]) -> None:
-    from openilias.search.ranking import read_ranking
-
     mined = mine(read_ranking(made[0])[0], made[2], hard=20)
     learned, kept = kept_back(mined, 12, seed=0)
     assert kept is not None
@@ -149,8 +148,6 @@ def training_of(
     made: tuple[Path, LocalStore, TrainingSet], settings: AmesSettings, bits: Binarisation | None = None,
     teacher: Ames | None = None,
 ) -> AmesTraining:  # fmt: skip
-    from openilias.search.ranking import read_ranking
-
     mined = mine(read_ranking(made[0])[0], made[2], hard=settings.hard)
     network = drawn_network(DIMS, settings, bits, teacher)
     return AmesTraining(network, mined, database_of_local([made[1]], mined.ids), settings, teacher=teacher)
@@ -368,3 +365,39 @@ def test_by_the_command_line(made: tuple[Path, LocalStore, TrainingSet], tmp_pat
         assert found.code == 2
         assert re.search(said, found.err), found
         assert not (tmp_path / "w").exists()
+
+
+def test_from_pictures_to_a_network(tmp_path: Path, ilias: Ilias) -> None:
+    settings = SynthSettings(objects=1, distractors=0, size=128, positives=(2, 2), train=8, train_images=(3, 4))
+    build_synth(tmp_path / "made", settings, workers=1)
+    root, source = tmp_path, (tmp_path / "made", "--partition", "train")
+    for arguments in (
+        (
+            "extract",
+            *source,
+            "--model",
+            "resnet10t",
+            "--random-weights",
+            0,
+            "--resolution",
+            64,
+            "--out",
+            tmp_path / "g",
+        ),
+        ("extract", *source, "--local", "--model", "sift", "--resolution", 128, "--most", 40, "--out", root / "l"),
+    ):
+        assert ilias(*arguments, "--workers", 1).code == 0
+    search = ("search", "--queries", tmp_path / "g", "--database", tmp_path / "g", "-k", 12, "--out", tmp_path / "r")
+    done = ilias(*search)
+    assert done.code == 2
+    assert "This store holds train" in done.err
+    done = ilias(*search, "--self-matches", "remove")
+    assert done.code == 0, done.err
+    ranking, _ = read_ranking(tmp_path / "r")
+    assert all(item not in ranking.ids_of(query) for query, item in enumerate(ranking.query_ids))
+    done = ilias(
+        "ames", "train", root / "r", "--local", root / "l", "--labels", root / "made", "--out", root / "n",
+        "--layers", 1, "--epochs", 1, "--batch-size", 8, "--query-descriptors", 20, "--descriptors", 10,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert read_learned(tmp_path / "n").network.local_dims == 128

@@ -285,7 +285,15 @@ def _megabytes(size: int) -> str:
 def check_partitions(
     queries: list[DescriptorStore], database: list[DescriptorStore], *, any_queries: bool = False
 ) -> None:
-    """Raise OpenIliasError if stores hold the wrong partitions; ``any_queries`` accepts any as queries."""
+    """Raise OpenIliasError if stores hold the wrong partitions.
+
+    Args:
+        queries: that are searched for.
+        database: that is searched.
+        any_queries: accept any partition as queries, and training images among themselves.
+    """
+    if any_queries and all(store.partition == "train" for store in (*queries, *database)):
+        return
     for store in queries:
         if store.partition in DATABASE_PARTITIONS and not any_queries:
             raise OpenIliasError(
@@ -299,7 +307,9 @@ def check_partitions(
             raise OpenIliasError(
                 f"This store holds {store.partition}, which are not searched.",
                 where=store.folder,
-                fix="Give it as --queries.",
+                fix="Training images are searched among themselves: say --self-matches keep|remove."
+                if store.partition == "train"
+                else "Give it as --queries.",
             )
 
 
