@@ -101,7 +101,7 @@ def verify_pairs(
     count = len(points)
     inside = np.empty(count, np.bool_)
     affine = np.zeros((2, 3))
-    most = 0
+    most = sampled = 0  # of all maps, and of the hypotheses themselves
     for place in range(len(order)):
         i = order[place]
         scale = scales[i]
@@ -112,11 +112,13 @@ def verify_pairs(
         affine[0, 2] = found[i, 0] - scale * points[i, 0]
         affine[1, 2] = found[i, 1] - scale * points[i, 1]
         now = _mark(points, found, affine, tolerance, inside)
-        if now <= most:
+        if now <= sampled:
             continue
-        most = now
-        best[:] = affine
-        kept[:] = inside
+        sampled = now
+        if now > most:
+            most = now
+            best[:] = affine
+            kept[:] = inside
         for step in range(rounds):
             # First those within more than the tolerance, then fewer: the fit is pulled in.
             _mark(points, found, affine, tolerance * (1.0 + (rounds - 1 - step) / rounds), inside)
