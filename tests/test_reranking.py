@@ -371,3 +371,33 @@ def test_the_commands(made: Made, tmp_path: Path, ilias: Ilias) -> None:
         )
         assert done.code == 2
         assert message in " ".join(done.err.split())
+
+
+def test_homographies_and_hypotheses_from_the_command_line(made: Made, tmp_path: Path, ilias: Ilias) -> None:
+    local = made.root / "local"
+    common = ["rerank", made.ranking, "--queries", local / "image_queries", "--database", local / "positives"]
+    common += ["--database", local / "distractors", "--method", "spatial", "--scales", "--global-weight", 0.5]
+    common += ["--gamma", 0.1, "--shortlist", 8, "--cosine", 0.8, "--tolerance", 6]
+    found = []
+    for name, options in (
+        ("affine", ()),
+        ("homography", ("--estimator", "homography")),
+        ("few", ("--estimator", "homography", "--hypotheses", 1)),
+    ):
+        done = ilias(*common, *options, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        found.append(read_reranked(tmp_path / name))
+    settings = [one.manifest["made_from"]["rerank"]["local"]["spatial"] for one in found]
+    assert [one["estimator"] for one in settings] == ["affine", "homography", "homography"]
+    assert [one["hypotheses"] for one in settings] == [1000, 1000, 1]
+    affine, homography, few = (one.similarities for one in found)
+    assert (homography >= affine - 2).all()
+    assert homography.sum() > affine.sum() > 0
+    assert few.sum() < homography.sum()
+    assert len({one.manifest["fingerprint"] for one in found}) == 3
+    done = ilias(*common, "--out", tmp_path / "homography")
+    assert done.code == 2
+    assert "rerank.local.spatial.estimator" in done.err
+    done = ilias(*common, "--estimator", "fundamental", "--out", tmp_path / "other")
+    assert done.code == 2
+    assert not (tmp_path / "other").exists()

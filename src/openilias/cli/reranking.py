@@ -46,6 +46,10 @@ def rerank(
         Path | None,
         typer.Option(rich_help_panel=_MIX, metavar="RERANKED", help="Take the local similarities of this one."),
     ] = None,
+    estimator: Annotated[
+        Literal["affine", "homography"],
+        typer.Option(rich_help_panel=_SPATIAL, help="Of the map: our own, or PoseLib, which begins with it."),
+    ] = "affine",
     hamming: Annotated[
         float, typer.Option(rich_help_panel=_SPATIAL, min=0.0, max=128.0, help="Of a match, in bits of 128.")
     ] = 32.0,
@@ -56,6 +60,9 @@ def rerank(
         float, typer.Option(rich_help_panel=_SPATIAL, min=0.01, max=10_000.0, help="Of an inlier, in pixels.")
     ] = 24.0,
     least: Annotated[int, typer.Option(rich_help_panel=_SPATIAL, min=1, help="Fewer inliers are none.")] = 5,
+    hypotheses: Annotated[
+        int, typer.Option(rich_help_panel=_SPATIAL, min=1, help="At most so many are tried, for an image.")
+    ] = 1000,
     scales: Annotated[
         bool, typer.Option("--scales", rich_help_panel=_SPATIAL, help="Descriptors have scales: SIFT.")
     ] = False,
@@ -92,7 +99,15 @@ def rerank(
         from openilias.rerank.ames_scores import open_ames
 
         score, digest = open_ames(network, device_of(device), batch=batch_size, precision=precision)
-    how = SpatialSettings(hamming=hamming, cosine=cosine, tolerance=tolerance, least=least, scales=scales)
+    how = SpatialSettings(
+        estimator=estimator,
+        hamming=hamming,
+        cosine=cosine,
+        tolerance=tolerance,
+        least=least,
+        scales=scales,
+        hypotheses=hypotheses,
+    )
     step = LocalStep(
         method=method,
         shortlist=shortlist,
