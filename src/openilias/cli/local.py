@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from openilias.cli.options import Json, Overwrite, Shard, emit, say
+from openilias.cli.options import (
+    Device,
+    Json,
+    Overwrite,
+    RandomWeights,
+    Shard,
+    Weights,
+    device_of,
+    emit,
+    numbers_of,
+    say,
+)
 from openilias.core.ids import Partition
 
 if TYPE_CHECKING:
@@ -16,7 +27,9 @@ if TYPE_CHECKING:
     from openilias.descriptors.extract import Options, Source
     from openilias.descriptors.local_store import LocalStore
 
-app = typer.Typer(help="Local descriptors: learn bits, pack stores to them.", no_args_is_help=True)
+_SPATIAL = "Spatial verification"
+
+app = typer.Typer(help="Local descriptors: learn bits, pack stores to them, match images.", no_args_is_help=True)
 
 
 def extract_local_of(
@@ -196,6 +209,76 @@ def export(
     write_ames_features(open_local_store(store), out, listed, most=most)
     say(f"{out}: {len(listed)} images, {most} descriptors each")
     emit({"file": str(out), "images": len(listed), "descriptors": most}, json)
+
+
+@app.command(epilog="Example: ilias local match query.jpg image.jpg --estimator homography --out matches.png")
+def match(
+    query: Annotated[Path, typer.Argument(help="An image file.", metavar="QUERY")],
+    image: Annotated[Path, typer.Argument(help="Another one.", metavar="IMAGE")],
+    out: Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.", metavar="FILE", dir_okay=False)],
+    model: Annotated[str, typer.Option(help="sift, aliked, or a network with a map (dinov2_vitb14_reg).")] = "sift",
+    weights: Weights = None,
+    random_weights: RandomWeights = None,
+    detector: Annotated[Path | None, typer.Option(metavar="FILE", help="Attention detector of AMES.")] = None,
+    resolution: Annotated[int, typer.Option(min=14, max=20_000, help="Larger side of the images.")] = 770,
+    scales: Annotated[
+        str, typer.Option(metavar="S,S,...", help="Describe at each factor of the size; SIFT has its own.")
+    ] = "1",
+    most: Annotated[int, typer.Option(min=1, max=100_000, help="Of an image, those of largest weight.")] = 700,
+    estimator: Annotated[
+        Literal["affine", "homography"],
+        typer.Option(rich_help_panel=_SPATIAL, help="Of the map: our own, or PoseLib, which begins with it."),
+    ] = "affine",
+    cosine: Annotated[
+        float | None,
+        typer.Option(rich_help_panel=_SPATIAL, min=-1.0, max=1.0, help="Of a match; 0.9 of SIFT, else 0.8."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(rich_help_panel=_SPATIAL, min=0.01, max=10_000.0, help="Of an inlier, in pixels.")
+    ] = 24.0,
+    least: Annotated[int, typer.Option(rich_help_panel=_SPATIAL, min=1, help="Fewer inliers are none.")] = 5,
+    hypotheses: Annotated[int, typer.Option(rich_help_panel=_SPATIAL, min=1, help="At most so many are tried.")] = 1000,
+    lines: Annotated[int, typer.Option(min=0, help="At most so many inliers are drawn, of largest weight.")] = 60,
+    side: Annotated[int, typer.Option(min=64, max=20_000, help="Larger side of the picture, at most.")] = 1600,
+    device: Device = "cpu",
+    json: Json = None,
+) -> None:
+    """Match two image files and draw the inliers, as spatial verification finds them."""
+    from openilias.experiments.matching import cosine_of, match_to
+    from openilias.models.local_backbone import LocalSettings
+    from openilias.models.local_zoo import load_local
+    from openilias.rerank.spatial import SpatialSettings
+
+    backbone = load_local(
+        model,
+        LocalSettings(resolution=resolution, scales=numbers_of(scales, "--scales", float), most=most),
+        weights=weights,
+        detector=detector,
+        random_weights=random_weights,
+        device=device_of(device),
+    )
+    how = SpatialSettings(
+        estimator=estimator,
+        cosine=cosine_of(model) if cosine is None else cosine,
+        tolerance=tolerance,
+        least=least,
+        scales=True,
+        hypotheses=hypotheses,
+    )
+    made = match_to(query, image, backbone, how, out, lines=lines, side=side)
+    found = made.found
+    say(f"{out}: {found.tentative:,} tentative matches, {found.inliers:,} inliers")
+    emit(
+        {
+            "picture": str(out),
+            "query": len(made.query),
+            "image": len(made.image),
+            "tentative": found.tentative,
+            "inliers": found.inliers,
+            "matrix": None if found.matrix is None else found.matrix.tolist(),
+        },
+        json,
+    )
 
 
 def _lines(path: Path) -> list[str]:
