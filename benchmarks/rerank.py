@@ -96,14 +96,14 @@ def plain_spatial(query: LocalFeatures, some: Candidates, how: SpatialSettings) 
         near = distances <= how.hamming
         here = mine[near]
         there = torch.from_numpy(some.geometry[start:end, [1, 0]].astype(np.float64))[places[near]] * SIDE
-        best = 0
+        best = sampled = 0
         if len(here):
             shifts = there - here
             inside = torch.cdist(shifts, shifts) <= how.tolerance
             for hypothesis, count in enumerate(inside.sum(1).tolist()):
-                if count <= best:
+                if count <= sampled:
                     continue
-                best = count
+                sampled, best = count, max(best, count)
                 linear, shift = torch.eye(2, dtype=torch.float64), shifts[hypothesis]
                 for step in range(how.rounds):
                     wide = how.tolerance * (1 + (how.rounds - 1 - step) / how.rounds)
