@@ -65,7 +65,7 @@ KNOBS = Knobs(scale=(0.02, 0.15), clutter=(8, 30), viewpoint=(30, 30), occlusion
 SETS = {
     "test": SynthSettings(objects=60, distractors=1500, seed=101, knobs=KNOBS),
     "val": SynthSettings(objects=30, distractors=600, seed=102, knobs=KNOBS),
-    "train": SynthSettings(objects=1, distractors=0, train=250, seed=103, knobs=KNOBS),
+    "train": SynthSettings(objects=1, distractors=0, train=1200, seed=103, knobs=KNOBS),
 }
 WEIGHTS = tuple(n / 20 for n in range(21))
 GAMMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
