@@ -1,21 +1,27 @@
-"""Two image files matched by local descriptors, and their matches drawn."""
+"""Matches by local descriptors: of two image files, drawn; and of the images of a re-ranked ranking."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_bytes, write_bytes
+from openilias.core.progress import tell
+from openilias.descriptors.local_store import open_local_store
 from openilias.images.decode import MOST_BYTES, decode
 from openilias.models.local_backbone import LocalBackbone
 from openilias.models.local_features import LocalFeatures
 from openilias.models.local_zoo import SIFT
 from openilias.report.matches import Pixels, draw_matches
+from openilias.report.reranking import Match
+from openilias.rerank.similarities import LocalStep, database_of_local
 from openilias.rerank.spatial import SpatialSettings, Verified, verify
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -95,3 +101,33 @@ def _read(path: Path) -> Image.Image:
     except OSError as error:
         raise OpenIliasError(f"This image cannot be read: {error.strerror}.", where=path) from None
     return decode(data, where=str(path))
+
+
+def match_of(manifest: dict[str, Any]) -> Callable[[str, str], Match] | None:
+    """Return how a query and an image match, by their ids; None, told, if the local stores are gone.
+
+    Args:
+        manifest: of a re-ranked ranking. Whatever compared the images, what agrees with one map is shown.
+    """
+    about = manifest["made_from"]["rerank"]["local"]
+    step = LocalStep.model_validate({name: about[name] for name in LocalStep.model_fields if name in about})
+    try:
+        queries, database = (
+            [open_local_store(Path(folder)) for folder in manifest["local"][side]] for side in ("queries", "database")
+        )
+    except (OpenIliasError, KeyError) as error:
+        tell(f"report: no matches are drawn, the local descriptors are not where they were ({error})")
+        return None
+    settings = step.spatial
+    if step.method != "spatial":
+        described = database[0].manifest["made_from"].get("local", {})
+        name = described.get("name", "") if isinstance(described, dict) else ""
+        settings = SpatialSettings(scales=True, cosine=cosine_of(name))
+
+    def match(query: str, item: str) -> Match:
+        asked = database_of_local(queries, [query]).features(query, step.query_descriptors)
+        known = database_of_local(database, [item]).features(item, step.descriptors)
+        found = verify(asked, known, settings)
+        return Match(asked, known, found.pairs, found.tentative)
+
+    return match

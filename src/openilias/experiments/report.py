@@ -11,7 +11,7 @@ from openilias.core.progress import tell
 from openilias.data import Benchmark, read_ilias
 from openilias.evaluate.evaluation import Evaluation, evaluate
 from openilias.evaluate.results import read_evaluation
-from openilias.experiments.matches import match_of
+from openilias.experiments.matching import match_of
 from openilias.report.compression import CompressedSearch
 from openilias.report.html import ReportInput, is_report, write_report
 from openilias.report.reranking import RerankedSearch
