@@ -19,7 +19,6 @@ clutter. With the same bits, networks and mixes the photographs are re-ranked, n
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +47,7 @@ from openilias.rerank.ensemble import Mix
 from openilias.rerank.itq import Binarisation
 from openilias.rerank.packing import ItqSettings, learn_itq_to, pack_store
 from openilias.rerank.rerank import rerank_to
-from openilias.rerank.similarities import LocalStep, Score
+from openilias.rerank.similarities import Comparer, LocalStep
 from openilias.rerank.spatial import SpatialSettings
 from openilias.rerank.tuning import read_mix
 from openilias.search.choice import Choice
@@ -156,10 +155,9 @@ def reranked(
     run: Path,
     stores: dict[str, LocalStore],
     mix: Mix,
-    score: Score | None,
-    digest: str | None,
+    by: Comparer | None,
 ) -> tuple[Ranking, float]:
-    """Re-rank a set; return the ranking, and the seconds of a query where it was compared now."""
+    """Re-rank a set; return the ranking, and the seconds of a query."""
     step = LocalStep(
         method={"CS": "chamfer", "SP": "spatial", "AMES": "ames"}[method],
         query_descriptors=200 if method == "AMES" else 600,
@@ -167,10 +165,9 @@ def reranked(
     )
     out = place.own / "reranked" / f"{name}-{method}-{mix.global_weight:g}-{mix.gamma:g}"
     again = next(iter(sorted((place.own / "reranked").glob(f"{name}-{method}-*"))), None)
-    begun = time.perf_counter()
     queries, *database = (stores[partition] for partition in PARTITIONS)
-    made = rerank_to(run / "ranking", [queries], database, step, mix, out, score=score, network=digest, again=again)
-    return made.ranking, (time.perf_counter() - begun) / len(made.ranking.query_ids)
+    made = rerank_to(run / "ranking", [queries], database, step, mix, out, by=by, again=again)
+    return made.ranking, made.manifest["seconds"] / len(made.ranking.query_ids)
 
 
 def line(name: str, evaluation: Evaluation, note: str = "") -> str:
@@ -207,8 +204,8 @@ def table(place: Place, name: str, bits: Binarisation, student: Ames, mixes: dic
     local = described(place, name)
     for method, mix in mixes.items():
         own = packed(place, name, local, binarisation_of(student) if method == "AMES" else bits)
-        score, digest = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else (None, None)
-        ranking, seconds = reranked(place, name, method, run, own, mix, score, digest)
+        by = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else None
+        ranking, seconds = reranked(place, name, method, run, own, mix, by)
         note = f"weight {mix.global_weight:g}, gamma {mix.gamma:g}; {seconds:.2f} s per query"
         lines.append(line(f"{method}, {place.local}", of(ranking), note))
     print(f"\n{name}: {len(benchmark.image_queries)} queries\n")
@@ -222,9 +219,9 @@ def tuned(place: Place, bits: Binarisation, student: Ames) -> dict[str, Mix]:
     found = {}
     for method in ("CS", "SP", "AMES"):
         own = packed(place, "val", local, binarisation_of(student) if method == "AMES" else bits)
-        score, digest = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else (None, None)
+        by = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else None
         mix = Mix(global_weight=0.5, gamma=0.1)
-        reranked(place, "val", method, run, own, mix, score, digest)
+        reranked(place, "val", method, run, own, mix, by)
         path = place.own / f"mix-{method}.json"
         folder = place.own / "reranked" / f"val-{method}-0.5-0.1"
         tried = tune_to(folder, place.benchmark("val"), path, weights=WEIGHTS, gammas=GAMMAS, overwrite=True)
@@ -240,7 +237,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of all that is made")
     parser.add_argument("--benchmark", type=Path, help="real photographs in the ILIAS layout")
     parser.add_argument("--local", choices=["sift", "aliked"], default="sift")
-    parser.add_argument("--epochs", type=int, default=20, help="of AMES")
+    parser.add_argument("--epochs", type=int, default=6, help="of AMES")
     options = parser.parse_args()
     settings = AmesSettings(
         layers=3,

@@ -122,6 +122,14 @@ def test_what_has_no_label_or_no_pair_is_refused() -> None:
         mine(ranking, alone, hard=5)
 
 
+def test_the_order_of_the_labels_says_nothing(made: tuple[Path, LocalStore, TrainingSet]) -> None:
+    ranking, labels = read_ranking(made[0])[0], made[2]
+    turned = TrainingSet(labels.root, labels.ids[::-1], labels.labels[::-1], labels.domains[::-1])
+    one, other = (mine(ranking, given, hard=20) for given in (labels, turned))
+    assert (one.classes == other.classes).all()
+    assert (one.anchors == other.anchors).all()
+
+
 def test_classes_kept_back_are_not_learned_from(made: tuple[Path, LocalStore, TrainingSet]) -> None:
     mined = mine(read_ranking(made[0])[0], made[2], hard=20)
     learned, kept = kept_back(mined, 12, seed=0)
@@ -331,7 +339,7 @@ def test_packed_stores_are_learned_from_by_their_own_bits(
     assert torch.equal(learned.network.state_dict()["remap_local.0.W"], torch.from_numpy(bits_of().weight))
     other = Binarisation(-bits_of().weight, bits_of().mean)
     for bits, teacher in ((None, None), (other, None), (bits_of(), Ames(DIMS, dims=16))):
-        with pytest.raises(OpenIliasError, match=r"Packed stores|A teacher takes"):
+        with pytest.raises(OpenIliasError, match=r"Packed stores|A teacher is"):
             learn_ames_to(ranking, [packed], training, settings, tmp_path / "c", bits=bits, teacher=teacher)
 
 
@@ -357,9 +365,11 @@ def test_by_the_command_line(made: tuple[Path, LocalStore, TrainingSet], tmp_pat
     assert "told apart" in done.out
     for wrong, said in (
         (["--batch-size", 10_000], "fewer than a batch"),
-        (["--teacher", tmp_path / "t" / NETWORK], "A teacher takes the same descriptors"),
+        (["--teacher", tmp_path / "t" / NETWORK], "A teacher is a network of numbers"),
         (["--itq", labels], "binarisation cannot be read"),
         (["--labels", tmp_path / "none"], "no such training list"),
+        (["--distil", 0.9], "belong to --teacher"),
+        ([*student[:2], "--teacher", tmp_path / "b" / NETWORK], "A teacher is a network of numbers"),
     ):
         found = ilias(*common, *small, *wrong, "--out", tmp_path / "w")
         assert found.code == 2

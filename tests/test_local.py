@@ -19,6 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import ValidationError
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.manifests import write_manifest
@@ -28,6 +29,7 @@ from openilias.descriptors import extract_local as extraction
 from openilias.descriptors import local_ids, local_reading
 from openilias.descriptors.extract import Options
 from openilias.descriptors.extract_local import LocalOptions, extract_local, extract_local_share
+from openilias.descriptors.local_official import read_ames_features
 from openilias.descriptors.local_store import KIND, LocalStore, open_local_store
 from openilias.descriptors.local_writing import write_local_shard
 from openilias.models.local_backbone import LocalSettings
@@ -541,13 +543,19 @@ def test_files_of_ames_are_written_and_read(tmp_path: Path, ilias: Callable[...,
     assert (back.images, back.count, back.dims) == (3, 6, 16)
     for place, one in enumerate((made[0][2].first(5), made[1][0], made[0][1])):
         found = back.shards[0].take(place)
-        assert (found.descriptors == one.descriptors).all()
+        unit = one.descriptors.astype(np.float32) / np.linalg.norm(
+            one.descriptors, axis=1, keepdims=True
+        )  # were of any length
+        assert np.abs(found.descriptors - unit).max(initial=0) < 1e-3
         assert (found.geometry == one.geometry).all()
         assert (found.height, found.width) == (30, 30)
     assert ilias(*reading, "--out", tmp_path / "back", "--side", 30).code == 0
     done = ilias(*reading, "--out", tmp_path / "back", "--side", 31)
     assert done.code == 2
     assert "side: 30 -> 31" in done.err
+    (tmp_path / "back" / "00000.desc.npy").write_bytes(b"")
+    assert ilias(*reading, "--out", tmp_path / "back", "--side", 30, "--overwrite").code == 0
+    open_local_store(tmp_path / "back").shards[0].verify()
     (tmp_path / "ids.txt").write_text("\n".join(ids[:2]))
     done = ilias(*reading, "--out", tmp_path / "no")
     assert done.code == 2
@@ -557,3 +565,43 @@ def test_files_of_ames_are_written_and_read(tmp_path: Path, ilias: Callable[...,
     assert done.code == 2
     assert "1 images are not in the store: nothing" in done.err
     assert not (tmp_path / "g.hdf5").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        (3, np.nan, "fourth column is neither 0 nor 1"),
+        (0, 17.0, "A position is 17, outside the image"),
+        (1, -0.5, r"A position is -0\.5"),
+        (7, np.nan, "not finite"),
+    ],
+)
+def test_strange_files_of_ames_are_refused(tmp_path: Path, column: int, value: float, said: str) -> None:
+    rows = np.random.default_rng(0).random((2, 4, 13)).astype(np.float32)
+    rows[:, :, 3] = 0
+    rows[:, :, 4] = [4, 3, 2, 1]
+    rows[1, 2, column] = value
+    with h5py.File(tmp_path / "f.hdf5", "w") as file:
+        file["features"] = rows
+    with pytest.raises(OpenIliasError, match=said):
+        read_ames_features(tmp_path / "f.hdf5", ["a", "b"], "positives", tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_positions_in_pixels_are_shares_of_the_side(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).random((1, 4, 13)).astype(np.float32)
+    rows[:, :, 3] = 0
+    rows[:, :, 4] = [4, 3, 2, 1]
+    rows[:, :, :2] *= 600
+    with h5py.File(tmp_path / "f.hdf5", "w") as file:
+        file["features"] = rows
+    store = read_ames_features(tmp_path / "f.hdf5", ["a"], "positives", tmp_path / "s", side=640, pixels=True)
+    assert np.abs(store.shards[0].take(0).geometry[:, :2] * 640 - rows[0, :, :2]).max() < 1e-3
+    with pytest.raises(OpenIliasError, match="Give a larger --side"):
+        read_ames_features(tmp_path / "f.hdf5", ["a"], "positives", tmp_path / "t", side=64, pixels=True)
+
+
+def test_strange_scales_are_refused() -> None:
+    for scale in (0.0, -1.0, float("nan"), 9.0):
+        with pytest.raises(ValidationError):
+            LocalSettings(scales=(scale,))

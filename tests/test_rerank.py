@@ -293,6 +293,17 @@ def test_of_very_many_pairs_some_are_drawn() -> None:
     assert counts == [spatial(query, *together([image]), how)[0] for how in few]
     assert counts == [verify(query, image, how).inliers for how in few]
     assert max(counts) > 60
+    # Matches are drawn, not descriptors: of few matches all are tried, however many descriptors there are.
+    others = features(rng, 2000)
+    alone = LocalFeatures(
+        np.concatenate([query.descriptors[:30], others.descriptors]),
+        np.concatenate([query.geometry[:30], others.geometry - [0, 0, 0, 2]]).astype(np.float32),
+        query.height,
+        query.width,
+    )
+    how = SpatialSettings(hypotheses=100, cosine=0.9)
+    assert spatial(alone, *together([image]), how)[0] >= 25
+    assert verify(alone, image, how).inliers == spatial(alone, *together([image]), how)[0]
 
 
 def test_a_map_that_puts_everything_on_one_spot_is_none() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from openilias.core.errors import OpenIliasError
 from openilias.data import Benchmark
@@ -25,10 +26,10 @@ from openilias.models.local_backbone import LocalSettings
 from openilias.models.local_zoo import load_local
 from openilias.rerank import similarities as comparing
 from openilias.rerank.ames import Ames
-from openilias.rerank.ames_files import digest_of, write_ames
+from openilias.rerank.ames_files import digest_of, read_ames, write_ames
 from openilias.rerank.chamfer import chamfer
 from openilias.rerank.ensemble import Mix, best_of, grid, mixed
-from openilias.rerank.itq import Binarisation
+from openilias.rerank.itq import Binarisation, read_binarisation
 from openilias.rerank.packing import ItqSettings, learn_itq_to, pack_store, sample_of
 from openilias.rerank.rerank import read_reranked, rerank_to
 from openilias.rerank.similarities import LocalStep
@@ -210,13 +211,18 @@ def test_killed_it_goes_on(made: Made, tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return chamfer(query.descriptors, some.descriptors, some.offsets)
 
+    monkeypatch.setattr("openilias.rerank.rerank.score_by", lambda step: broken)
     with pytest.raises(KeyboardInterrupt):
-        rerank_to(made.ranking, queries, database, step, mix, tmp_path / "out", score=broken)
+        rerank_to(made.ranking, queries, database, step, mix, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    found = rerank_to(made.ranking, queries, database, step, mix, tmp_path / "out", score=broken)
+    found = rerank_to(made.ranking, queries, database, step, mix, tmp_path / "out")
     assert len(seen) == 1 + len(whole.ranking.query_ids)  # the third one twice
-    for name in ("ranking.parquet", "ranking.json", "similarities.npy"):
+    for name in ("ranking.parquet", "similarities.npy"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    one, other = (json.loads((tmp_path / name / "ranking.json").read_text()) for name in ("out", "whole"))
+    assert one.pop("seconds") > 0
+    assert other.pop("seconds") > 0
+    assert one == other
     assert (found.similarities == whole.similarities).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
@@ -311,8 +317,21 @@ def test_samples_are_drawn_from_all_shards(made: Made) -> None:
     assert drawn.shape == (200, 128)
     known = {row.tobytes() for row in rows.astype(np.float32)}
     assert all(row.tobytes() in known for row in drawn)
-    assert (sample_of(database, 10**9, seed=0) == rows.astype(np.float32)).all()
+    everything = sample_of(database, 10**9, seed=0)
+    assert sorted(map(bytes, everything)) == sorted(map(bytes, rows.astype(np.float32)))
+    assert (sample_of(database[::-1], 10**9, seed=0) == everything).all()
+    assert (sample_of(database[::-1], 200, seed=0) == drawn).all()
     assert (sample_of(database, 200, seed=1) != drawn).any()
+
+
+def test_a_damaged_packed_store_is_made_again(made: Made, tmp_path: Path) -> None:
+    _, database = made.stores()
+    bits, _ = read_binarisation(made.root / "itq.safetensors")
+    pack_store(database[0], bits, tmp_path / "p")
+    before = (tmp_path / "p" / "00000.desc.npy").read_bytes()
+    (tmp_path / "p" / "00000.desc.npy").write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    pack_store(database[0], bits, tmp_path / "p", overwrite=True)
+    assert (tmp_path / "p" / "00000.desc.npy").read_bytes() == before
 
 
 # --- from the command line ---
@@ -401,3 +420,124 @@ def test_homographies_and_hypotheses_from_the_command_line(made: Made, tmp_path:
     done = ilias(*common, "--estimator", "fundamental", "--out", tmp_path / "other")
     assert done.code == 2
     assert not (tmp_path / "other").exists()
+
+
+# --- what would be a wrong number, silently ---
+
+
+def test_scores_that_differ_still_differ_when_they_are_rounded() -> None:
+    first = ranking(-np.sort(-np.random.default_rng(0).random((2, 40)), axis=1), [40, 33])
+    local = np.random.default_rng(1).integers(150, 250, (2, 40)).astype(np.float32)
+    found = mixed(first, np.where(first.rows == ABSENT, np.nan, local), Mix(shortlist=40, global_weight=0, gamma=0.1))
+    for query, length in enumerate((40, 33)):
+        scores = found.scores[query, :length]
+        order = local[query][found.rows[query, :length]]
+        assert (np.diff(order) <= 0).all()  # rows are places in the first list
+        assert ((np.diff(scores) == 0) == (np.diff(order) == 0)).all()
+
+
+def test_a_sigmoid_that_says_nothing_is_told(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queries, database = made.stores()
+    for gamma, said in ((2.0, True), (0.01, False)):
+        mix = Mix(shortlist=5, gamma=gamma)
+        rerank_to(made.ranking, queries, database, LocalStep(shortlist=5), mix, tmp_path / "o", overwrite=True)
+        assert ("tells them hardly apart" in capsys.readouterr().err) == said
+
+
+def test_a_network_takes_no_store_of_other_bits(made: Made, tmp_path: Path, ilias: Ilias) -> None:
+    write_ames(Ames(128, binary=True, dims=64, layers=1, wide=16).eval(), tmp_path / "ames.pt", made_from={})
+    folder = made.root / "packed"
+    done = ilias(
+        "rerank", made.ranking, "--method", "ames", "--network", tmp_path / "ames.pt", "--shortlist", 3, "--out",
+        tmp_path / "o", "--queries", folder / "image_queries", "--database", folder / "positives", "--database",
+        folder / "distractors", "--global-weight", 0.5, "--gamma", 1,
+    )  # fmt: skip
+    assert done.code == 2
+    assert "packed by other bits than those of the network" in done.err
+
+
+def test_a_mix_belongs_to_its_method(made: Made, tmp_path: Path, ilias: Ilias) -> None:
+    folder = made.root / "packed"
+    common = ("--queries", folder / "image_queries", "--database", folder / "positives", "--database",
+              folder / "distractors", "--shortlist", 4)  # fmt: skip
+    by_hand = ("--global-weight", 0.5, "--gamma", 0.1)
+    assert ilias("rerank", made.ranking, "--method", "chamfer", *common, *by_hand, "--out", tmp_path / "c").code == 0
+    tuning = ("tune", tmp_path / "c", "--benchmark", made.benchmark.root, "--weights", "0.5", "--gammas", "1")
+    assert ilias(*tuning, "--out", tmp_path / "mix.json").code == 0
+    spatial = ("rerank", made.ranking, "--method", "spatial", *common, "--out", tmp_path / "s")
+    done = ilias(*spatial, "--mix", tmp_path / "mix.json")
+    assert done.code == 2
+    assert "tuned for chamfer, not for spatial" in done.err
+    for extra, said in (
+        (("--precision", "float32"), "belong to AMES"),
+        (("--method", "chamfer", "--tolerance", 3), "belong to spatial verification"),
+        (("--method", "ames", "--network", tmp_path / "n.pt", "--precision", "float16"), "float16 is for GPUs"),
+    ):
+        done = ilias(*spatial, *by_hand, *extra)
+        assert done.code == 2
+        assert said in " ".join(done.err.replace("│", " ").split())
+    done = ilias(*tuning, "-k", 18, "--out", tmp_path / "other.json")
+    assert done.code == (0 if read_ranking(made.ranking)[0].rows.shape[1] >= 18 else 2)
+    part = tmp_path / "part"
+    run = made.root / "run"
+    searched = ("search", "--queries", run / "image_queries", "--database", run / "positives", "-k", 6, "--out", part)
+    assert ilias(*searched).code == 0
+    sweep = ("--benchmark", made.benchmark.root, "--method", "chamfer", *common[:6], *by_hand, "--out", tmp_path / "w")
+    done = ilias("sweep", part, *sweep, "--descriptors", "10", "--shortlists", "5")
+    assert done.code == 2
+    assert "were not searched" in done.err
+    done = ilias("sweep", made.ranking, *sweep, "--descriptors", "10,81", "--shortlists", "5")
+    assert done.code == 2
+    assert "at most 80 are stored" in done.err
+
+
+def test_local_descriptors_of_another_benchmark_are_refused(made: Made, tmp_path: Path) -> None:
+    queries, database = made.stores()
+    shutil.copytree(made.ranking, tmp_path / "r")
+    manifest = json.loads((tmp_path / "r" / "ranking.json").read_text())
+    manifest["made_from"]["benchmark"] = "0" * 16
+    (tmp_path / "r" / "ranking.json").write_text(json.dumps(manifest))
+    with pytest.raises(OpenIliasError, match="of another benchmark than the ranking"):
+        rerank_to(tmp_path / "r", queries, database, LocalStep(shortlist=3), Mix(shortlist=3), tmp_path / "o")
+
+
+def test_a_state_that_was_cut_off_begins_anew(made: Made, tmp_path: Path) -> None:
+    queries, database = made.stores()
+    first, _ = read_ranking(made.ranking)
+    step = LocalStep(shortlist=3)
+    whole = comparing.similarities(first, queries, database, step, comparing.score_by(step))
+    np.savez(tmp_path / "s.npz", done=2, seconds=1.0, made=whole.values[:2])
+    good = (tmp_path / "s.npz").read_bytes()
+    for size in (0, 3, 10, len(good) // 2, len(good) - 1):
+        (tmp_path / "s.npz").write_bytes(good[:size])
+        again = comparing.similarities(first, queries, database, step, comparing.score_by(step), tmp_path / "s.npz")
+        assert (again.values == whole.values).all()
+    (tmp_path / "s.npz").write_bytes(good)
+    again = comparing.similarities(first, queries, database, step, comparing.score_by(step), tmp_path / "s.npz")
+    assert (again.values == whole.values).all()
+    assert again.seconds > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mtc_token", (95,)),
+        ("mtc_token", (0,)),
+        ("mtc_token", ()),
+        ("remap_local.0.weight", (5,)),
+        ("remap_local.0.weight", ()),
+        ("decoder.layers.0.linear1.weight", (7,)),
+    ],
+)
+def test_networks_of_strange_shapes_are_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    state = Ames(16, dims=8, layers=1, wide=4).state_dict()
+    torch.save({"state": {**state, name: torch.zeros(shape)}}, tmp_path / "n.pt")
+    with pytest.raises(OpenIliasError, match=r"shapes of AMES|does not fit"):
+        read_ames(tmp_path / "n.pt")
+
+
+def test_a_network_without_a_layer_is_refused(tmp_path: Path) -> None:
+    state = Ames(16, dims=8, layers=3, wide=4).state_dict()
+    torch.save({"state": {n: v for n, v in state.items() if "layers.1." not in n}}, tmp_path / "n.pt")
+    with pytest.raises(OpenIliasError, match="layers are missing"):
+        read_ames(tmp_path / "n.pt")

@@ -39,11 +39,11 @@ def train(
         typer.Option(rich_help_panel=_TEACHER, metavar="NETWORK", help="A network of numbers that it learns from."),
     ] = None,
     distil: Annotated[
-        float,
+        float | None,
         typer.Option(
-            rich_help_panel=_TEACHER, min=0.0, max=1.0, help="Weight of the teacher; the rest: of the labels."
+            rich_help_panel=_TEACHER, min=0.0, max=1.0, help="Weight of the teacher, 0.5 by default; the rest: labels."
         ),
-    ] = 0.5,
+    ] = None,
     teacher_descriptors: Annotated[
         int | None,
         typer.Option(rich_help_panel=_TEACHER, min=1, help="That the teacher sees; by default as many as the student."),
@@ -84,6 +84,8 @@ def train(
     from openilias.rerank.ames_training import AmesSettings
     from openilias.rerank.itq import read_binarisation
 
+    if teacher is None and (distil is not None or teacher_descriptors is not None):
+        raise typer.BadParameter("--distil and --teacher-descriptors belong to --teacher.")
     settings = AmesSettings(
         layers=layers,
         epochs=epochs,
@@ -94,7 +96,7 @@ def train(
         query_descriptors=query_descriptors,
         descriptors=descriptors,
         fewest=fewest,
-        distil=distil,
+        distil=0.5 if distil is None else distil,
         teacher_descriptors=teacher_descriptors,
         held_out=held_out,
         precision=precision,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openilias.cli.options import MOST_K, Json, Overwrite, emit, say, table
+from openilias.cli.options import MOST_K, Json, Overwrite, PartialDatabase, emit, say, table
 from openilias.core.protocol import Compat
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def evaluate(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Queries without a result count as zero.")
     ] = False,
-    partial_database: Annotated[
-        bool, typer.Option("--partial-database", help="Accept a search that left out shards of the benchmark.")
-    ] = False,
+    partial_database: PartialDatabase = False,
     export_json: Annotated[Path | None, typer.Option(help="Write the official similarities.json too.")] = None,
     export_pickle: Annotated[Path | None, typer.Option(help="Write the official .pkl too.")] = None,
     overwrite: Overwrite = False,

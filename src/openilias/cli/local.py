@@ -182,13 +182,16 @@ def import_(
     partition: Annotated[Partition, typer.Option(help="That the images belong to.")],
     out: Annotated[Path, typer.Option(help="Folder of the store.")],
     side: Annotated[int, typer.Option(min=1, help="Of the images that were described, in pixels.")] = 770,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Positions are pixels, as those of CVNet, and no shares of the image.")
+    ] = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
     """Make a store of a file of AMES' code."""
     from openilias.descriptors.local_official import read_ames_features
 
-    store = read_ames_features(file, _lines(ids), partition, out, side=side, overwrite=overwrite)
+    store = read_ames_features(file, _lines(ids), partition, out, side=side, pixels=pixels, overwrite=overwrite)
     say_store(store)
     emit(facts_of(store), json)
 

@@ -42,6 +42,9 @@ TokenizerFolder = Annotated[
 RandomWeights = Annotated[
     int | None, typer.Option(metavar="SEED", min=0, max=2**32 - 1, help="No weights at all: try things out.")
 ]
+PartialDatabase = Annotated[
+    bool, typer.Option("--partial-database", help="Accept a search that left out shards of the benchmark.")
+]
 Resolution = Annotated[
     int | None,
     typer.Option(rich_help_panel=_PROTOCOL, min=1, help="In pixels; the model's test resolution by default."),

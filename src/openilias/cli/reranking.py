@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from openilias.cli.options import Json, Overwrite, device_of, emit, numbers_of, say, table
+from openilias.cli.comparing import (
+    Cosine,
+    Databases,
+    Estimator,
+    Gamma,
+    GlobalWeight,
+    Hamming,
+    Hypotheses,
+    Least,
+    Method,
+    MixFile,
+    Network,
+    NetworkBatch,
+    NetworkDevice,
+    NetworkPrecision,
+    Queries,
+    QueryDescriptors,
+    Scales,
+    Tolerance,
+    Trust,
+    comparer_of,
+    spatial_of,
+)
+from openilias.cli.options import Json, Overwrite, PartialDatabase, emit, numbers_of, say, table
 
-_MIX = "Global and local together: weight * global + (1 - weight) * sigmoid(gamma * local)"
-_SPATIAL = "Spatial verification"
-_AMES = "AMES"
 _WEIGHTS = "0,0.1,0.2,0.3,0.35,0.4,0.45,0.5,0.55,0.6,0.65,0.7,0.8,0.9,1"
 _GAMMAS = "0.001,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.5,1,2"
 
@@ -27,57 +47,32 @@ def register(app: typer.Typer) -> None:
 
 def rerank(
     ranking: Annotated[Path, typer.Argument(help="A ranking by global descriptors.")],
-    method: Annotated[
-        Literal["chamfer", "spatial", "ames"],
-        typer.Option(help="Chamfer similarity; spatial verification, by the number of inliers; or a network of AMES."),
-    ],
-    queries: Annotated[list[Path], typer.Option(help="Local store of queries; may be repeated.")],
-    database: Annotated[list[Path], typer.Option(help="Local store of database images; may be repeated.")],
+    method: Method,
+    queries: Queries,
+    database: Databases,
     out: Annotated[Path, typer.Option(help="Folder of the new ranking.")],
     shortlist: Annotated[int, typer.Option(min=1, help="Images of each list that are re-ranked.")] = 1000,
     descriptors: Annotated[int, typer.Option(min=1, help="Of a database image, those of largest weight.")] = 100,
-    query_descriptors: Annotated[int, typer.Option(min=1, help="Of a query.")] = 600,
-    mix: Annotated[
-        Path | None, typer.Option(rich_help_panel=_MIX, metavar="FILE", help="What ilias tune has found.")
-    ] = None,
-    global_weight: Annotated[float | None, typer.Option(rich_help_panel=_MIX, min=0.0, max=1.0)] = None,
-    gamma: Annotated[float | None, typer.Option(rich_help_panel=_MIX, min=1e-9, max=1e6)] = None,
+    query_descriptors: QueryDescriptors = 600,
+    mix: MixFile = None,
+    global_weight: GlobalWeight = None,
+    gamma: Gamma = None,
     similarities: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=_MIX, metavar="RERANKED", help="Take the local similarities of this one."),
+        typer.Option(metavar="RERANKED", help="Take the local similarities of this one: another mix costs nothing."),
     ] = None,
-    estimator: Annotated[
-        Literal["affine", "homography"],
-        typer.Option(rich_help_panel=_SPATIAL, help="Of the map: our own, or PoseLib, which begins with it."),
-    ] = "affine",
-    hamming: Annotated[
-        float, typer.Option(rich_help_panel=_SPATIAL, min=0.0, max=128.0, help="Of a match, in bits of 128.")
-    ] = 32.0,
-    cosine: Annotated[
-        float, typer.Option(rich_help_panel=_SPATIAL, min=-1.0, max=1.0, help="Of a match, of unpacked descriptors.")
-    ] = 0.8,
-    tolerance: Annotated[
-        float, typer.Option(rich_help_panel=_SPATIAL, min=0.01, max=10_000.0, help="Of an inlier, in pixels.")
-    ] = 24.0,
-    least: Annotated[int, typer.Option(rich_help_panel=_SPATIAL, min=1, help="Fewer inliers are none.")] = 5,
-    hypotheses: Annotated[
-        int, typer.Option(rich_help_panel=_SPATIAL, min=1, help="At most so many are tried, for an image.")
-    ] = 1000,
-    scales: Annotated[
-        bool, typer.Option("--scales", rich_help_panel=_SPATIAL, help="Descriptors have scales: SIFT.")
-    ] = False,
-    network: Annotated[
-        Path | None, typer.Option(rich_help_panel=_AMES, metavar="FILE", help="A checkpoint of AMES.")
-    ] = None,
-    precision: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        typer.Option(rich_help_panel=_AMES, help="In which it computes; float16 on GPUs only."),
-    ] = "float32",
-    device: Annotated[str, typer.Option(rich_help_panel=_AMES, help="cpu, cuda, mps, or auto.")] = "cpu",
-    batch_size: Annotated[
-        int | None, typer.Option(rich_help_panel=_AMES, min=1, help="Images at a time; what is fast by default.")
-    ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Do not compare the shards with their checksums.")] = False,
+    estimator: Estimator = None,
+    hamming: Hamming = None,
+    cosine: Cosine = None,
+    tolerance: Tolerance = None,
+    least: Least = None,
+    hypotheses: Hypotheses = None,
+    scales: Scales = False,
+    network: Network = None,
+    precision: NetworkPrecision = None,
+    device: NetworkDevice = None,
+    batch_size: NetworkBatch = None,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -89,41 +84,34 @@ def rerank(
     from openilias.descriptors.local_store import open_local_store
     from openilias.rerank.rerank import rerank_to
     from openilias.rerank.similarities import LocalStep
-    from openilias.rerank.spatial import SpatialSettings
     from openilias.rerank.tuning import mix_of
 
-    score = digest = None
-    if (method == "ames") != (network is not None):
-        raise typer.BadParameter("--method ames and --network FILE belong together.")
-    if network is not None:
-        from openilias.rerank.ames_scores import open_ames
-
-        score, digest = open_ames(network, device_of(device), batch=batch_size, precision=precision)
-    how = SpatialSettings(
+    spatial = spatial_of(
+        method,
         estimator=estimator,
         hamming=hamming,
         cosine=cosine,
         tolerance=tolerance,
         least=least,
-        scales=scales,
         hypotheses=hypotheses,
+        scales=scales,
     )
     step = LocalStep(
         method=method,
         shortlist=shortlist,
         descriptors=descriptors,
         query_descriptors=query_descriptors,
-        spatial=how,
+        spatial=spatial,
     )
+    by = comparer_of(method, network, precision, device, batch_size)
     made = rerank_to(
         ranking,
         [open_local_store(path) for path in queries],
         [open_local_store(path) for path in database],
         step,
-        mix_of(mix, shortlist=shortlist, global_weight=global_weight, gamma=gamma),
+        mix_of(mix, method=method, shortlist=shortlist, global_weight=global_weight, gamma=gamma),
         out,
-        score=score,
-        network=digest,
+        by=by,
         again=similarities,
         trust=trust,
         overwrite=overwrite,
@@ -146,6 +134,7 @@ def tune(
         str | None, typer.Option(metavar="M,M,...", help="To try; by default as many as were compared.")
     ] = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="Of mAP@k; that of the search by default.")] = None,
+    partial_database: PartialDatabase = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -161,6 +150,7 @@ def tune(
         gammas=numbers_of(gammas, "--gammas", float),
         shortlists=None if shortlists is None else [int(n) for n in numbers_of(shortlists, "--shortlists", int)],
         k=k,
+        partial_database=partial_database,
         overwrite=overwrite,
     )
     best = sorted(found, key=lambda one: -one.map)[:10]

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from openilias.cli.options import Json, Overwrite, device_of, emit, numbers_of, say, table
-
-_MIX = "Global and local together: weight * global + (1 - weight) * sigmoid(gamma * local)"
+from openilias.cli.comparing import (
+    Cosine,
+    Databases,
+    Estimator,
+    Gamma,
+    GlobalWeight,
+    Hamming,
+    Hypotheses,
+    Least,
+    Method,
+    MixFile,
+    Network,
+    NetworkBatch,
+    NetworkDevice,
+    NetworkPrecision,
+    Queries,
+    QueryDescriptors,
+    Scales,
+    Tolerance,
+    Trust,
+    comparer_of,
+    spatial_of,
+)
+from openilias.cli.options import Json, Overwrite, PartialDatabase, emit, numbers_of, say, table
 
 
 def register(app: typer.Typer) -> None:
@@ -25,24 +46,33 @@ def register(app: typer.Typer) -> None:
 def sweep(
     ranking: Annotated[Path, typer.Argument(help="A ranking by global descriptors.")],
     benchmark: Annotated[Path, typer.Option(help="Folder in the ILIAS layout.")],
-    method: Annotated[Literal["chamfer", "spatial", "ames"], typer.Option(help="As of ilias rerank.")],
-    queries: Annotated[list[Path], typer.Option(help="Local store of queries; may be repeated.")],
-    database: Annotated[list[Path], typer.Option(help="Local store of database images; may be repeated.")],
+    method: Method,
+    queries: Queries,
+    database: Databases,
     out: Annotated[Path, typer.Option(help="Folder: rankings, sweep.csv, sweep.svg.")],
     shortlists: Annotated[str, typer.Option(metavar="M,M,...", help="Lengths of the shortlist.")] = "100,400,1000",
     descriptors: Annotated[str, typer.Option(metavar="N,N,...", help="Of a database image.")] = "25,50,100,200,400,600",
-    query_descriptors: Annotated[int, typer.Option(min=1, help="Of a query.")] = 600,
-    mix: Annotated[
-        Path | None, typer.Option(rich_help_panel=_MIX, metavar="FILE", help="What ilias tune has found.")
-    ] = None,
-    global_weight: Annotated[float | None, typer.Option(rich_help_panel=_MIX, min=0.0, max=1.0)] = None,
-    gamma: Annotated[float | None, typer.Option(rich_help_panel=_MIX, min=1e-9, max=1e6)] = None,
-    network: Annotated[Path | None, typer.Option(metavar="FILE", help="A checkpoint of AMES.")] = None,
-    device: Annotated[str, typer.Option(help="Where AMES computes: cpu, cuda, mps, or auto.")] = "cpu",
+    query_descriptors: QueryDescriptors = 600,
+    mix: MixFile = None,
+    global_weight: GlobalWeight = None,
+    gamma: Gamma = None,
+    estimator: Estimator = None,
+    hamming: Hamming = None,
+    cosine: Cosine = None,
+    tolerance: Tolerance = None,
+    least: Least = None,
+    hypotheses: Hypotheses = None,
+    scales: Scales = False,
+    network: Network = None,
+    precision: NetworkPrecision = None,
+    device: NetworkDevice = None,
+    batch_size: NetworkBatch = None,
     images: Annotated[int, typer.Option(min=1, help="Tell the size of a database of so many.")] = 100_000_000,
     k: Annotated[
-        int | None, typer.Option("-k", min=1, help="Of mAP@k; of the search, at most 1000, by default.")
+        int | None, typer.Option("-k", min=1, help="Of mAP@k; by default of the search, at most 1000.")
     ] = None,
+    partial_database: PartialDatabase = False,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
@@ -53,13 +83,16 @@ def sweep(
     from openilias.rerank.similarities import LocalStep
     from openilias.rerank.tuning import mix_of
 
-    if (method == "ames") != (network is not None):
-        raise typer.BadParameter("--method ames and --network FILE belong together.")
-    score = digest = None
-    if network is not None:
-        from openilias.rerank.ames_scores import open_ames
-
-        score, digest = open_ames(network, device_of(device))
+    spatial = spatial_of(
+        method,
+        estimator=estimator,
+        hamming=hamming,
+        cosine=cosine,
+        tolerance=tolerance,
+        least=least,
+        hypotheses=hypotheses,
+        scales=scales,
+    )
     lengths = [int(n) for n in numbers_of(shortlists, "--shortlists", int)]
     counts = [int(n) for n in numbers_of(descriptors, "--descriptors", int)]
     if min(lengths + counts) < 1:
@@ -69,14 +102,15 @@ def sweep(
         [open_local_store(path) for path in queries],
         [open_local_store(path) for path in database],
         benchmark,
-        LocalStep(method=method, query_descriptors=query_descriptors),
-        mix_of(mix, shortlist=max(lengths), global_weight=global_weight, gamma=gamma),
+        LocalStep(method=method, query_descriptors=query_descriptors, spatial=spatial),
+        mix_of(mix, method=method, shortlist=max(lengths), global_weight=global_weight, gamma=gamma),
         out,
         shortlists=lengths,
         descriptors=counts,
         k=k,
-        score=score,
-        network=digest,
+        by=comparer_of(method, network, precision, device, batch_size),
+        partial_database=partial_database,
+        trust=trust,
         overwrite=overwrite,
     )
     say(table(sweep_header(images), sweep_rows(found, images)))

@@ -16,7 +16,14 @@ from openilias.core.protocol import Compat
 from openilias.core.threads import one_thread_per_worker
 from openilias.data import Item, SourceShard
 from openilias.descriptors.extract import TAR_INDEX, Expected, Options, Source, contents_of
-from openilias.descriptors.local_store import FILES, KIND, LocalShard, LocalStore, open_local_store, read_local_marker
+from openilias.descriptors.local_store import (
+    FILES,
+    KIND,
+    LocalStore,
+    finished_local_shard,
+    open_local_store,
+    read_local_marker,
+)
 from openilias.descriptors.local_writing import writing_local_shard
 from openilias.descriptors.making import making
 from openilias.descriptors.pipeline import Means, Work, in_batches
@@ -136,7 +143,7 @@ class _LocalWork:
                 self._shard(number, shard, items, unusable, step)
 
     def _is_open(self, number: int) -> bool:
-        shard = _finished(self.out, number, check=self.options.work.overwrite)
+        shard = finished_local_shard(self.out, number, check=self.options.work.overwrite)
         return shard is None or (self.options.work.retry and any(one.status != "unusable" for one in shard.skipped))
 
     def _contents(self, shard: SourceShard) -> tuple[Sequence[Item], list[Skipped]]:
@@ -207,16 +214,3 @@ class _LocalWork:
 
 def _no_boxes(item: Item) -> tuple[Box, ...]:
     return ()
-
-
-def _finished(folder: Path, number: int, *, check: bool) -> LocalShard | None:
-    """Return a finished shard, None if it is not finished; with ``check`` a damaged one is taken for not finished."""
-    try:
-        shard = read_local_marker(folder, number)
-        if shard is not None and check:
-            shard.verify()
-    except OpenIliasError:
-        if not check:
-            raise
-        return None
-    return shard

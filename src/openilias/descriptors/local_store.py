@@ -326,6 +326,19 @@ def read_local_marker(folder: Path, number: int) -> LocalShard | None:
         raise OpenIliasError(f"This done marker is broken: {error!r}.", where=path, fix=AGAIN) from None
 
 
+def finished_local_shard(folder: Path, number: int, *, check: bool) -> LocalShard | None:
+    """Return a finished shard, None if it is not finished; with ``check`` a damaged one is taken for not finished."""
+    try:
+        shard = read_local_marker(folder, number)
+        if shard is not None and check:
+            shard.verify()
+    except OpenIliasError:
+        if not check:
+            raise
+        return None
+    return shard
+
+
 def open_local_store(path: Path) -> LocalStore:
     """Open a finished store.
 

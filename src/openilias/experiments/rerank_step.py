@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from openilias.models.local_backbone import LocalSettings
+from openilias.models.local_backbone import LocalSettings, Scale
 from openilias.rerank.similarities import LocalStep
 from openilias.rerank.spatial import SpatialSettings
 
@@ -49,7 +49,7 @@ class RerankStep(BaseModel):
     random_weights: int | None = Field(default=None, ge=0, le=2**32 - 1)
     detector: Path | None = None
     resolution: int = Field(default=770, ge=14, le=20_000)
-    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1, max_length=16)
     most: int = Field(default=700, ge=1, le=100_000)
     bits: int | None = Field(default=128, ge=64, le=4096, multiple_of=64)
     itq: Path | None = None

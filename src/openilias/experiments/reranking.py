@@ -19,7 +19,7 @@ from openilias.models.local_zoo import load_local
 from openilias.rerank.itq import Binarisation, read_binarisation
 from openilias.rerank.packing import ItqSettings, learn_itq_to, pack_store
 from openilias.rerank.rerank import Reranked, rerank_to
-from openilias.rerank.similarities import Score
+from openilias.rerank.similarities import Comparer
 from openilias.rerank.tuning import mix_of
 from openilias.search.ranking import Ranking, read_ranking
 
@@ -87,7 +87,7 @@ def rerank_run(
         return describe(QUERIES), [describe(partition) for partition in partitions]
 
     queries, database = clock.time("extract local", describe_all)
-    score, digest, bits = _comparison(step, device)
+    by, bits = _comparison(step, device)
 
     def pack_all() -> tuple[LocalStore, list[LocalStore]]:
         made = bits or _learned(step, database, folder, overwrite=overwrite)
@@ -102,7 +102,9 @@ def rerank_run(
         return pack(queries), [pack(store) for store in database]
 
     queries, database = clock.time("pack", pack_all)
-    mix = mix_of(step.mix, shortlist=step.shortlist, global_weight=step.global_weight, gamma=step.gamma)
+    mix = mix_of(
+        step.mix, method=step.method, shortlist=step.shortlist, global_weight=step.global_weight, gamma=step.gamma
+    )
     return clock.time(
         "rerank",
         lambda: rerank_to(
@@ -112,8 +114,7 @@ def rerank_run(
             step.local_step(),
             mix,
             out,
-            score=score,
-            network=digest,
+            by=by,
             overwrite=overwrite,
         ),
     )
@@ -124,16 +125,17 @@ def _listed(ranking: Ranking, top: int) -> frozenset[str]:
     return frozenset(item for query in range(len(short.query_ids)) for item in short.ids_of(query))
 
 
-def _comparison(step: RerankStep, device: str) -> tuple[Score | None, str | None, Binarisation | None]:
-    """Return what compares, the digest of its network, and the bits that descriptors are packed to."""
+def _comparison(step: RerankStep, device: str) -> tuple[Comparer | None, Binarisation | None]:
+    """Return what compares by a network, and the bits that descriptors are packed to."""
     given = None if step.itq is None else read_binarisation(step.itq)[0]
     if step.method != "ames" or step.network is None:
-        return None, None, given
-    from openilias.rerank.ames_files import binarisation_of
+        return None, given
+    from openilias.rerank.ames_files import binarisation_of, read_ames
     from openilias.rerank.ames_scores import open_ames
 
-    score, digest = open_ames(step.network, device, precision=step.precision)
-    return score, digest, binarisation_of(score.network) if score.network.binary else None
+    network = read_ames(step.network)
+    by = open_ames(step.network, device, precision=step.precision)
+    return by, binarisation_of(network) if network.binary else None
 
 
 def _learned(step: RerankStep, database: Sequence[LocalStore], folder: Path, *, overwrite: bool) -> Binarisation | None:

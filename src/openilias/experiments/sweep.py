@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import read_json, write_json
 from openilias.core.progress import tell
-from openilias.core.protocol import Protocol
 from openilias.data import read_ilias
 from openilias.descriptors.local_store import LocalStore
 from openilias.evaluate.evaluation import evaluate
+from openilias.evaluate.results import evaluate_to
 from openilias.report.sweep import Point, Sweep, write_sweep
 from openilias.rerank.ensemble import Mix, mixed
 from openilias.rerank.rerank import rerank_to
-from openilias.rerank.similarities import LocalStep, Score
+from openilias.rerank.similarities import Comparer, LocalStep
 from openilias.search.ranking import read_ranking
 
 
@@ -34,8 +32,9 @@ def sweep_to(
     shortlists: Sequence[int],
     descriptors: Sequence[int],
     k: int | None = None,
-    score: Score | None = None,
-    network: str | None = None,
+    by: Comparer | None = None,
+    partial_database: bool = False,
+    trust: bool = False,
     overwrite: bool = False,
 ) -> Sweep:
     """Re-rank once for each number of descriptors, and evaluate each shortlist; killed, it goes on.
@@ -51,34 +50,33 @@ def sweep_to(
         shortlists: lengths; those beyond the lists are those of the lists.
         descriptors: of a database image.
         k: of mAP@k; that of the search, at most 1,000, by default.
-        score: compares, where the method has a network.
-        network: the digest of that network.
+        by: compares, where the method has a network.
+        partial_database: accept a search that left out shards of the benchmark.
+        trust: do not compare the shards with their digests.
         overwrite: replace rankings made from something else.
 
     Raises:
-        OpenIliasError: as :func:`openilias.rerank.rerank.rerank_to`, or the benchmark is another.
+        OpenIliasError: as :func:`openilias.rerank.rerank.rerank_to` and
+            :func:`openilias.evaluate.results.evaluate_to`; more descriptors than are stored.
     """
     first, manifest = read_ranking(source)
     read = read_ilias(benchmark)
-    if manifest["made_from"].get("benchmark") not in (None, read.fingerprint):
-        raise OpenIliasError("This ranking is of another benchmark.", where=source, fix="Give its --benchmark.")
-    protocol = Protocol(k=k or min(int(manifest["made_from"]["k"]), 1000))
+    before = evaluate_to(
+        source, read, None, k=k or min(int(manifest["made_from"]["k"]), 1000), partial_database=partial_database
+    )
+    _check_counts(database, max(descriptors))
     lengths = sorted({min(length, first.rows.shape[1]) for length in shortlists})
-    before = evaluate(first, read, protocol)
     points: list[Point] = []
     for count in sorted(set(descriptors)):
         folder = out / f"descriptors={count}"
-        begun = time.perf_counter()
         wanted = step.model_copy(update={"shortlist": lengths[-1], "descriptors": count})
         longest = mix.model_copy(update={"shortlist": lengths[-1]})
-        made = rerank_to(
-            source, queries, database, wanted, longest, folder, score=score, network=network, overwrite=overwrite
-        )
-        seconds = _kept(folder.with_suffix(".json"), str(made.manifest["fingerprint"]), time.perf_counter() - begun)
+        made = rerank_to(source, queries, database, wanted, longest, folder, by=by, trust=trust, overwrite=overwrite)
+        seconds = float(made.manifest["seconds"])
         sizes = _bytes(database, count)
         for length in lengths:
             ranking = mixed(first, made.similarities, mix.model_copy(update={"shortlist": length}))
-            reached = evaluate(ranking, read, protocol, trusted=True).map
+            reached = evaluate(ranking, read, before.protocol, compat=before.compat, trusted=True).map
             each = seconds / max(1, len(first.query_ids)) * length / lengths[-1]
             points.append(Point(length, count, reached, each, *sizes))
             tell(f"sweep: {count} descriptors, shortlists of {length}: mAP {100 * reached:.2f}")
@@ -87,14 +85,16 @@ def sweep_to(
     return sweep
 
 
-def _kept(path: Path, fingerprint: str, seconds: float) -> float:
-    """Return how long it took to make a ranking: now, or before if it was there already."""
-    if path.is_file():
-        about = read_json(path)
-        if isinstance(about, dict) and about.get("fingerprint") == fingerprint:
-            return float(about["seconds"])
-    write_json(path, {"fingerprint": fingerprint, "seconds": seconds})
-    return seconds
+def _check_counts(database: Sequence[LocalStore], asked: int) -> None:
+    for store in database:
+        made_from = store.manifest["made_from"]
+        most = made_from.get("most") or made_from.get("local", {}).get("most")
+        if most is not None and asked > most:
+            raise OpenIliasError(
+                f"{asked} descriptors are asked for, and of an image at most {most} are stored.",
+                where=store.folder,
+                fix="Ask for fewer (--descriptors), or describe with --most.",
+            )
 
 
 def _bytes(database: Sequence[LocalStore], most: int) -> tuple[float, float]:

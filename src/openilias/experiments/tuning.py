@@ -8,9 +8,9 @@ from pathlib import Path
 from openilias.core.errors import OpenIliasError
 from openilias.core.manifests import read_manifest
 from openilias.core.progress import progress
-from openilias.core.protocol import Protocol
 from openilias.data import read_ilias
 from openilias.evaluate.evaluation import evaluate
+from openilias.evaluate.results import evaluate_to
 from openilias.rerank.ensemble import Tuned, best_of, grid
 from openilias.rerank.rerank import read_reranked
 from openilias.rerank.tuning import KIND, write_mix
@@ -27,6 +27,7 @@ def tune_to(
     gammas: Sequence[float],
     shortlists: Sequence[int] | None = None,
     k: int | None = None,
+    partial_database: bool = False,
     overwrite: bool = False,
 ) -> list[Tuned]:
     """Try every mix and write the best one.
@@ -40,6 +41,7 @@ def tune_to(
         gammas: to try.
         shortlists: to try; by default as many as were compared.
         k: of mAP@k; that of the search by default.
+        partial_database: accept a search that left out shards of the benchmark.
         overwrite: replace a mix.
 
     Returns:
@@ -58,13 +60,12 @@ def tune_to(
     if manifest["fingerprint"] != local["first"]:
         raise OpenIliasError("This is not the ranking that was re-ranked.", where=source, fix="Give it as --first.")
     read = read_ilias(benchmark)
-    if manifest["made_from"].get("benchmark") not in (None, read.fingerprint):
-        raise OpenIliasError("This ranking is of another benchmark.", where=reranked, fix="Give its --benchmark.")
-    protocol = Protocol(k=k or int(manifest["made_from"]["k"]))
+    before = evaluate_to(source, read, None, k=k, partial_database=partial_database)
+    protocol = before.protocol
     lengths = [min(made.similarities.shape[1], ranking.rows.shape[1])] if shortlists is None else list(shortlists)
 
     def reached(one: Ranking) -> float:
-        return evaluate(one, read, protocol, trusted=True).map
+        return evaluate(one, read, protocol, compat=before.compat, trusted=True).map
 
     tried = []
     with progress("tune", total=len(lengths) * len(weights) * len(gammas), unit="mixes") as step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ from openilias.models.local_features import LocalFeatures
 
 PrepareLocal = Callable[[Image.Image, tuple[Box, ...]], Any]
 """From an upright RGB picture to what the model takes."""
+Scale = Annotated[float, Field(ge=0.05, le=8)]
 LOCAL_SCALES = (0.7071, 1.0, 1.4142)
 """Of CVNet in the code of AMES."""
 
@@ -32,7 +33,7 @@ class LocalSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     resolution: int = Field(default=770, ge=14, le=20_000)
-    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, max_length=16)
+    scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1, max_length=16)
     most: int = Field(default=700, ge=1, le=100_000)
 
 

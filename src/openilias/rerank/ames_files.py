@@ -40,6 +40,18 @@ def read_ames(path: Path, *, heads: int = HEADS) -> Ames:
     first = state.get("remap_local.0.W", state.get("remap_local.0.weight"))
     if missing or first is None:
         raise OpenIliasError(f"This is no network of AMES, it holds {first_few(sorted(state))}.", where=path, fix=_FIX)
+    if (
+        first.ndim != 2
+        or state["mtc_token"].numel() == 0
+        or state["mtc_token"].ndim < 1
+        or state["mtc_token"].shape[-1] % heads
+        or state["decoder.layers.0.linear1.weight"].ndim != 2
+        or not first.numel()
+        or set(layers) != set(range(max(layers) + 1))
+    ):
+        raise OpenIliasError(
+            "The tensors of this network do not have the shapes of AMES, or layers are missing.", where=path, fix=_FIX
+        )
     binary = "remap_local.0.W" in state
     network = Ames(
         int(first.shape[0] if binary else first.shape[1]),

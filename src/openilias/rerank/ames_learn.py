@@ -134,9 +134,10 @@ def _check_kinds(stores: Sequence[LocalStore], bits: Binarisation | None, teache
             where=first.folder,
             fix="Give the stores they were packed from, or with --itq the binarisation they were packed by.",
         )
-    if teacher is not None and (bits is None or first.bits is not None or teacher.local_dims != first.dims):
+    fits = teacher is None or (not teacher.binary and teacher.local_dims == first.dims)
+    if teacher is not None and (bits is None or first.bits is not None or not fits):
         raise OpenIliasError(
-            "A teacher takes the same descriptors, of numbers, and its student is binary.",
+            "A teacher is a network of numbers and takes the same descriptors; its student is binary.",
             where=first.folder,
             fix="Give --itq, stores that are not packed, and a teacher that was trained on descriptors of this model.",
         )

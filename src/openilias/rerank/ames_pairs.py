@@ -73,7 +73,10 @@ def mine(ranking: Ranking, training: TrainingSet, *, hard: int) -> Mined:
     Raises:
         OpenIliasError: images without a label, or no image with both a positive and a negative.
     """
-    number = dict(zip(training.ids, training.class_numbers, strict=True))
+    # Numbered by their names: the order of the list says nothing.
+    pairs = list(zip(training.labels, training.domains, strict=True))
+    names = {pair: place for place, pair in enumerate(sorted(set(pairs)))}
+    number = {item: names[pair] for item, pair in zip(training.ids, pairs, strict=True)}
     rows = np.unique(ranking.rows[ranking.rows != ABSENT])
     listed = [ranking.db_ids[row] for row in rows.tolist()]
     ids = list(dict.fromkeys([*ranking.query_ids, *listed]))

@@ -14,8 +14,8 @@ from torch import Tensor
 from openilias.core.errors import OpenIliasError
 from openilias.models.local_features import LocalFeatures
 from openilias.rerank.ames import Ames, Padding
-from openilias.rerank.ames_files import digest_of, read_ames
-from openilias.rerank.similarities import Candidates
+from openilias.rerank.ames_files import binarisation_of, digest_of, read_ames
+from openilias.rerank.similarities import Candidates, Comparer
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -89,13 +89,15 @@ class AmesScores:
         return network.tokens_of(torch.from_numpy(descriptors.astype(np.float32)).to(self.device), image=image)
 
 
-def open_ames(
-    path: Path, device: str = "cpu", *, batch: int | None = None, precision: str = "float32"
-) -> tuple[AmesScores, str]:
-    """Read a network; return what compares by it, and what its results depend on.
+def open_ames(path: Path, device: str = "cpu", *, batch: int | None = None, precision: str = "float32") -> Comparer:
+    """Read a network; return what compares by it.
 
     Raises:
-        OpenIliasError: as :func:`openilias.rerank.ames_files.read_ames`.
+        OpenIliasError: as :func:`openilias.rerank.ames_files.read_ames`; float16 on a CPU.
     """
+    if precision == "float16" and device.partition(":")[0] == "cpu":
+        raise OpenIliasError("float16 is for GPUs.", fix="Take --precision float32 or bfloat16, or another --device.")
     network = read_ames(path)
-    return AmesScores(network.to(device), device, batch, precision), f"{digest_of(network)} {precision}"
+    bits = binarisation_of(network).digest if network.binary else None
+    score = AmesScores(network.to(device), device, batch, precision)
+    return Comparer(score, f"{digest_of(network)} {precision}", bits)

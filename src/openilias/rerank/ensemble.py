@@ -14,6 +14,7 @@ from scipy.special import expit
 from openilias.core.errors import OpenIliasError
 from openilias.search.ranking import ABSENT, Ranking
 
+ALGORITHM_VERSION = 2
 _LEVEL = 2.0**-12  # between scores of the tail; so many of them are exact in float32
 
 Similarities = npt.NDArray[np.float32]
@@ -61,16 +62,30 @@ def mixed(first: Ranking, local: Similarities, mix: Mix) -> Ranking:
     present = rows[:, :taken] != ABSENT
     if np.isnan(local[:, :taken][present]).any():
         raise OpenIliasError("An image of the shortlist has no local similarity.", fix="Compute them again.")
-    together = mix.global_weight * first.scores[:, :taken].astype(np.float64)
+    together = mix.global_weight * np.where(present, first.scores[:, :taken].astype(np.float64), 0)
     together += (1 - mix.global_weight) * expit(mix.gamma * local[:, :taken].astype(np.float64))
-    together = np.where(present, together, -np.inf).astype(np.float32)
+    together = np.where(present, together, -np.inf)
     # Of equal scores the first stays first; what is absent stays last.
     order = np.argsort(-together, axis=1, kind="stable")
     rows[:, :taken] = np.take_along_axis(rows[:, :taken], order, axis=1)
-    scores[:, :taken] = np.take_along_axis(together, order, axis=1)
+    scores[:, :taken] = _apart(np.take_along_axis(together, order, axis=1))
     for query in range(len(rows)) if taken < rows.shape[1] else ():
         _below(scores[query], taken)
     return Ranking(first.query_ids, first.db_ids, rows, scores, first.db_rows)
+
+
+def _apart(ordered: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Round (Q, M) falling scores to float32; what differed before still does, by the least that is possible."""
+    rounded = ordered.astype(np.float32)
+    bits = rounded.view(np.int32).astype(np.int64)
+    places = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # neighbours differ by one
+    steps = np.zeros_like(places)
+    with np.errstate(invalid="ignore"):  # what is absent is equal to itself
+        steps[:, 1:] = np.cumsum(np.diff(ordered, axis=1) < 0, axis=1)
+    lowered = np.minimum.accumulate(places + steps, axis=1) - steps
+    lowered = np.where(np.isfinite(ordered), lowered, places)
+    back = np.where(lowered >= 0, lowered, (-lowered) | 0x80000000).astype(np.uint32)
+    return back.view(np.float32)
 
 
 def _below(scores: npt.NDArray[np.float32], taken: int) -> None:

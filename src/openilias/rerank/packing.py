@@ -14,7 +14,14 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
 from openilias.core.progress import progress
 from openilias.core.shards import Share
-from openilias.descriptors.local_store import FILES, KIND, LocalShard, LocalStore, read_local_marker
+from openilias.descriptors.local_store import (
+    FILES,
+    KIND,
+    LocalShard,
+    LocalStore,
+    finished_local_shard,
+    read_local_marker,
+)
 from openilias.descriptors.local_writing import writing_local_shard
 from openilias.descriptors.making import making
 from openilias.models.local_features import LocalFeatures
@@ -67,11 +74,13 @@ def sample_of(stores: Sequence[LocalStore], count: int, *, seed: int) -> npt.NDA
             where=", ".join(str(store.folder) for store in stores),
             fix="Give stores that one model made, not packed ones.",
         )
-    shards = [shard for store in stores for shard in store.shards]
+    # Whatever the order in which they are named.
+    shards = [shard for store in sorted(stores, key=local_state_of) for shard in store.shards]
     total = sum(shard.count for shard in shards)
-    chosen = np.arange(total)
     if total > count:
-        chosen = np.sort(np.random.default_rng([seed, 1]).choice(total, count, replace=False))
+        chosen = np.sort(np.random.default_rng([seed, 1]).choice(total, count, replace=False, shuffle=False))
+    else:
+        chosen = np.arange(total)
     drawn, start = [], 0
     for shard in shards:
         inside = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + shard.count)] - start
@@ -165,7 +174,7 @@ def pack_store(
         dtype="uint8",
         **kept,
     ):
-        left = [n for n in share.take(range(len(sources))) if read_local_marker(out, n) is None]
+        left = [n for n in share.take(range(len(sources))) if finished_local_shard(out, n, check=overwrite) is None]
         with progress("pack", total=sum(store.shards[n].images for n in left), unit="images") as step:
             for number in left:
                 shard = store.shards[number]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,18 @@ class LocalStep(BaseModel):
         return {"algorithm_version": ALGORITHM_VERSION, **self.model_dump(mode="json", exclude=unused)}
 
 
+class Similarities(NamedTuple):
+    """Local similarities.
+
+    Attributes:
+        values: (Q, M), NaN where a list is shorter.
+        seconds: that the comparing took, in all tries together.
+    """
+
+    values: npt.NDArray[np.float32]
+    seconds: float
+
+
 class Candidates(NamedTuple):
     """The descriptors of the images of one shortlist, one image after the other.
 
@@ -76,6 +89,34 @@ class Candidates(NamedTuple):
 
 Score = Callable[[LocalFeatures, Candidates], npt.NDArray[np.float32]]
 """A query and its candidates -> (M,) similarities."""
+
+
+class Comparer(NamedTuple):
+    """What compares by a network.
+
+    Attributes:
+        score: compares.
+        network: what its results depend on.
+        bits: the digest of the binarisation that packed descriptors must come of; None if it takes none.
+    """
+
+    score: Score
+    network: str
+    bits: str | None = None
+
+    def check(self, stores: Sequence[LocalStore]) -> None:
+        """Refuse stores that are packed by other bits than its own.
+
+        Raises:
+            OpenIliasError: there is one.
+        """
+        for store in stores:
+            if store.bits is not None and store.manifest["made_from"]["binarisation"]["sha256"] != self.bits:
+                raise OpenIliasError(
+                    "This store is packed by other bits than those of the network.",
+                    where=store.folder,
+                    fix="Pack it with the network's own: ilias local pack --network FILE; or give the store before.",
+                )
 
 
 @dataclass(frozen=True)
@@ -175,7 +216,7 @@ def database_of_local(stores: Sequence[LocalStore], ids: Sequence[str]) -> Local
         raise OpenIliasError(
             f"{len(missing)} of {len(ids)} images have no local descriptors{why}: {first_few(missing)}.",
             where=", ".join(str(store.folder) for store in stores),
-            fix="Describe them: ilias extract --local --shortlist RANKING.",
+            fix="Describe them: ilias extract --local --shortlist RANKING. Texts have none and cannot be re-ranked.",
         )
     return LocalDatabase(tuple(stores), {item: row for row, item in enumerate(ids)}, places, rows, sizes)
 
@@ -230,8 +271,8 @@ def similarities(
     state: Path | None = None,
     *,
     trust: bool = False,
-) -> npt.NDArray[np.float32]:
-    """Return (Q, M) local similarities of the shortlists, NaN where a list is shorter.
+) -> Similarities:
+    """Return the local similarities of the shortlists.
 
     Args:
         first: the ranking by global descriptors.
@@ -254,22 +295,26 @@ def similarities(
     if not trust:
         _verify(asked, known, geometry=placed)
     made = np.full(short.rows.shape, np.nan, np.float32)
-    done = _restored(state, made)
+    done, seconds = _restored(state, made)
     saved, cost = time.monotonic(), 0.0
     with progress(f"compare by {step.method}", total=len(made), unit="queries") as told:
         told(done)
         for query in range(done, len(made)):
+            begun = time.perf_counter()
             items = short.ids_of(query)
             features = asked.features(first.query_ids[query], step.query_descriptors)
             made[query, : len(items)] = score(features, known.candidates(items, step.descriptors, geometry=placed))
+            seconds += time.perf_counter() - begun
             told()
             if state is not None and time.monotonic() - saved >= max(_EVERY_SECONDS, _SHARE * cost):
-                begun = time.monotonic()
+                started = time.monotonic()
                 with atomic_path(state) as temporary, temporary.open("wb") as file:
-                    np.savez(file, allow_pickle=False, done=np.int64(query + 1), made=made[: query + 1])
+                    np.savez(
+                        file, allow_pickle=False, done=np.int64(query + 1), seconds=seconds, made=made[: query + 1]
+                    )
                 saved = time.monotonic()
-                cost = saved - begun
-    return made
+                cost = saved - started
+    return Similarities(made, seconds)
 
 
 def _verify(*databases: LocalDatabase, geometry: bool) -> None:
@@ -287,16 +332,17 @@ def _verify(*databases: LocalDatabase, geometry: bool) -> None:
             told()
 
 
-def _restored(state: Path | None, made: npt.NDArray[np.float32]) -> int:
+def _restored(state: Path | None, made: npt.NDArray[np.float32]) -> tuple[int, float]:
+    """Fill in what is done; return how many queries, and the seconds that they took."""
     if state is None or not state.is_file():
-        return 0
+        return 0, 0.0
     try:
         with np.load(state, allow_pickle=False) as file:
-            done, before = int(file["done"]), file["made"]
+            done, seconds, before = int(file["done"]), float(file["seconds"]), file["made"]
         made[:done] = before
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         tell(f"compare: the state of the last try cannot be read ({error}); it begins anew")
         made[:] = np.nan
-        return 0
+        return 0, 0.0
     tell(f"compare: goes on after {done:,} of {len(made):,} queries")
-    return done
+    return done, seconds

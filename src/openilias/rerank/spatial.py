@@ -168,12 +168,13 @@ def verify(query: LocalFeatures, image: LocalFeatures, settings: SpatialSettings
     number = np.full(len(query), -1)
     number[asked] = np.arange(len(asked))
     order = number[_order(len(query), settings)]
+    order = order[order >= 0][: settings.hypotheses]
     mine, others = _points(query)[asked], _points(image)[found]
     verify_pairs(
         mine,
         others,
         ratios,
-        order[order >= 0],
+        order,
         *(float(settings.tolerance), settings.rounds, float(settings.stretch)),
         affine,
         kept,
@@ -215,11 +216,11 @@ def _points(features: LocalFeatures) -> npt.NDArray[np.float64]:
 
 
 def _limits(settings: SpatialSettings) -> npt.NDArray[np.float64]:
-    return np.array([settings.tolerance, settings.rounds, settings.stretch], np.float64)
+    return np.array([settings.tolerance, settings.rounds, settings.stretch, settings.hypotheses], np.float64)
 
 
 def _order(count: int, settings: SpatialSettings) -> npt.NDArray[np.int64]:
-    """Return which query descriptors become hypotheses: all in order, or so many that are drawn."""
+    """Return in which order the matches of query descriptors become hypotheses, until there are enough."""
     if count <= settings.hypotheses:
         return np.arange(count)
-    return np.random.default_rng(settings.seed).permutation(count)[: settings.hypotheses]
+    return np.random.default_rng(settings.seed).permutation(count)

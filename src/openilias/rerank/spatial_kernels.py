@@ -156,8 +156,8 @@ def verify_images(
         geometry: (N, 3) float64 y, x in [0, 1] and scale of all descriptors.
         sizes: (M, 2) float64 height and width.
         offsets: (M + 1,) int64.
-        limits: (3,) float64: tolerance, rounds, stretch.
-        orders: (H,) int64: in which order pairs become hypotheses, at most so many: places in [0, Q).
+        limits: (4,) float64: tolerance, rounds, stretch, hypotheses.
+        orders: (Q,) int64: in which order pairs become hypotheses: places in [0, Q).
         counts: (M,) int32, written.
         maps: (M, 2, 3) float64, written.
     """
@@ -183,7 +183,7 @@ def verify_images(
         order = np.empty(len(orders), np.int64)
         m = 0
         for place in range(len(orders)):
-            if number[orders[place]] >= 0:
+            if number[orders[place]] >= 0 and m < limits[3]:
                 order[m] = number[orders[place]]
                 m += 1
         kept = np.zeros(total, np.bool_)
