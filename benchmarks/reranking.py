@@ -178,7 +178,7 @@ def line(name: str, evaluation: Evaluation, note: str = "") -> str:
     return f"| {name} | {100 * evaluation.map:.1f} | {100 * evaluation.oracle:.1f} | {' | '.join(parts)} | {note} |"
 
 
-def table(place: Place, name: str, bits: Binarisation, student: Ames, mixes: dict[str, Mix]) -> None:
+def table(place: Place, name: str, bits: Binarisation, student: Ames | None, mixes: dict[str, Mix]) -> None:
     """Print the table of a set."""
     benchmark = read_ilias(place.benchmark(name))
 
@@ -203,7 +203,7 @@ def table(place: Place, name: str, bits: Binarisation, student: Ames, mixes: dic
     ]
     local = described(place, name)
     for method, mix in mixes.items():
-        own = packed(place, name, local, binarisation_of(student) if method == "AMES" else bits)
+        own = packed(place, name, local, binarisation_of(student) if student and method == "AMES" else bits)
         by = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else None
         ranking, seconds = reranked(place, name, method, run, own, mix, by)
         note = f"weight {mix.global_weight:g}, gamma {mix.gamma:g}; {seconds:.2f} s per query"
@@ -213,12 +213,12 @@ def table(place: Place, name: str, bits: Binarisation, student: Ames, mixes: dic
     print("\n".join(lines), flush=True)
 
 
-def tuned(place: Place, bits: Binarisation, student: Ames) -> dict[str, Mix]:
+def tuned(place: Place, bits: Binarisation, student: Ames | None) -> dict[str, Mix]:
     """Tune the mix of each method on the set that is there for it."""
     run, local = searched(place, "val", GLOBAL), described(place, "val")
     found = {}
-    for method in ("CS", "SP", "AMES"):
-        own = packed(place, "val", local, binarisation_of(student) if method == "AMES" else bits)
+    for method in ("CS", "SP", *(("AMES",) if student else ())):
+        own = packed(place, "val", local, binarisation_of(student) if student and method == "AMES" else bits)
         by = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else None
         mix = Mix(global_weight=0.5, gamma=0.1)
         reranked(place, "val", method, run, own, mix, by)
@@ -238,6 +238,7 @@ def main() -> None:
     parser.add_argument("--benchmark", type=Path, help="real photographs in the ILIAS layout")
     parser.add_argument("--local", choices=["sift", "aliked"], default="sift")
     parser.add_argument("--epochs", type=int, default=6, help="of AMES")
+    parser.add_argument("--without-ames", action="store_true", help="a few minutes instead of an hour")
     options = parser.parse_args()
     settings = AmesSettings(
         layers=3,
@@ -255,7 +256,11 @@ def main() -> None:
             build_synth(place.folder / name, made)
     training = described(place, "train")["train"]
     # AMES subtracts no mean; without that some bits of RootSIFT, which has no negative numbers, are always the same.
-    student = learned(place, training, learn_itq_to([training], ItqSettings(bits=128), place.own / "itq.safetensors"))
+    student = None
+    if not options.without_ames:
+        student = learned(
+            place, training, learn_itq_to([training], ItqSettings(bits=128), place.own / "itq.safetensors")
+        )
     bits = learn_itq_to([training], ItqSettings(bits=128, centred=True), place.own / "itq-centred.safetensors")
     mixes = tuned(place, bits, student)
     for name in ("test", *(("photographs",) if options.benchmark else ())):
