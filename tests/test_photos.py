@@ -39,7 +39,7 @@ def ninth(photos: Path, tmp_path: Path) -> Path:
 
 
 def test_sift_vlad_is_as_good_as_simple_matching(ninth: Path, tmp_path: Path) -> None:
-    """35.6 when this was written, fitted on few. Of all distractors 44.1, where a plain RootSIFT-VLAD reaches about 41."""
+    """35.6 when written, fitted on few. Of all distractors 44.1, where a plain RootSIFT-VLAD reaches about 41."""
     experiment = Experiment(benchmark=ninth, model="sift_vlad", fit=FitStep(), out=tmp_path / "run")
     result = run_experiment(experiment)
     assert result.evaluation.map == pytest.approx(0.356, abs=0.02)
