@@ -130,12 +130,10 @@ def _comparison(step: RerankStep, device: str) -> tuple[Comparer | None, Binaris
     given = None if step.itq is None else read_binarisation(step.itq)[0]
     if step.method != "ames" or step.network is None:
         return None, given
-    from openilias.rerank.ames_files import binarisation_of, read_ames
     from openilias.rerank.ames_scores import open_ames
 
-    network = read_ames(step.network)
     by = open_ames(step.network, device, precision=step.precision)
-    return by, binarisation_of(network) if network.binary else None
+    return by, by.bits
 
 
 def _learned(step: RerankStep, database: Sequence[LocalStore], folder: Path, *, overwrite: bool) -> Binarisation | None:

@@ -116,11 +116,11 @@ def negatives_above(result: QueryResult) -> dict[str, int | None]:
 def moved_positive(before: QueryResult, after: QueryResult, *, gained: bool) -> str | None:
     """Return the positive that has risen, or else fallen, most; None if none has."""
     one, other = negatives_above(before), negatives_above(after)
-    changes = {
-        item: one[item] - other[item]  # type: ignore[operator]  # both are known here
-        for item in sorted(one)
-        if one[item] is not None and other.get(item) is not None
-    }
+    changes: dict[str, int] = {}
+    for item, above in sorted(one.items()):
+        later = other.get(item)
+        if above is not None and later is not None:
+            changes[item] = above - later
     chosen = max(changes, key=lambda item: changes[item] if gained else -changes[item], default=None)
     if chosen is None or (changes[chosen] <= 0 if gained else changes[chosen] >= 0):
         return None

@@ -98,6 +98,6 @@ def open_ames(path: Path, device: str = "cpu", *, batch: int | None = None, prec
     if precision == "float16" and device.partition(":")[0] == "cpu":
         raise OpenIliasError("float16 is for GPUs.", fix="Take --precision float32 or bfloat16, or another --device.")
     network = read_ames(path)
-    bits = binarisation_of(network).digest if network.binary else None
+    bits = binarisation_of(network) if network.binary else None
     score = AmesScores(network.to(device), device, batch, precision)
     return Comparer(score, f"{digest_of(network)} {precision}", bits)

@@ -23,6 +23,7 @@ from openilias.descriptors.local_reading import gathered
 from openilias.descriptors.local_store import LocalStore
 from openilias.models.local_features import WEIGHT, LocalFeatures
 from openilias.rerank.chamfer import chamfer
+from openilias.rerank.itq import Binarisation
 from openilias.rerank.packing import local_state_of
 from openilias.rerank.spatial import SpatialSettings, spatial
 from openilias.search.ranking import ABSENT, Ranking
@@ -97,12 +98,12 @@ class Comparer(NamedTuple):
     Attributes:
         score: compares.
         network: what its results depend on.
-        bits: the digest of the binarisation that packed descriptors must come of; None if it takes none.
+        bits: the binarisation that packed descriptors must come of; None if it takes none.
     """
 
     score: Score
     network: str
-    bits: str | None = None
+    bits: Binarisation | None = None
 
     def check(self, stores: Sequence[LocalStore]) -> None:
         """Refuse stores that are packed by other bits than its own.
@@ -110,8 +111,9 @@ class Comparer(NamedTuple):
         Raises:
             OpenIliasError: there is one.
         """
+        own = None if self.bits is None else self.bits.digest
         for store in stores:
-            if store.bits is not None and store.manifest["made_from"]["binarisation"]["sha256"] != self.bits:
+            if store.bits is not None and store.manifest["made_from"]["binarisation"]["sha256"] != own:
                 raise OpenIliasError(
                     "This store is packed by other bits than those of the network.",
                     where=store.folder,
