@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export TMPDIR := $(CURDIR)/$(VENV)/tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint typecheck bench fuzz format clean
+.PHONY: help install demo test tests lint typecheck bench fuzz format clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,7 +28,9 @@ demo: $(READY) ## the whole way on a generated test set, offline: ends with a re
 test: $(READY) ## lint, types, and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs 2 typecheck tests
+
+tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff

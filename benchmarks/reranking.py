@@ -2,17 +2,19 @@
 
     python benchmarks/reranking.py --weights DIR --folder DIR --benchmark PHOTOS --local sift
 
-Three generated sets without a thing in common: one to learn from (bits of ITQ, a teacher of AMES and its binary
-student), one to tune the mix of global and local similarity on, one to test. Their positives are small and lie in
-clutter. With the same bits, networks and mixes the photographs are re-ranked, none of which was seen before.
+Generated sets without a thing in common: one to learn from (bits of ITQ, a teacher of AMES and its binary student);
+one to test, whose positives are small and lie in clutter, and one like it to tune the mix of global and local
+similarity on; and one of larger things, to tune the mix for the photographs on. No photograph is learned from. Because
+the mix depends on how good the global descriptors are, which generated things do not tell, it is also tuned on every
+second object of the photographs and tested on the others, and the other way round.
 
 `DIR` of weights holds `mobilenetv2_100_tf_in1k.safetensors`, `tf_efficientnet_lite0_features.safetensors` and
 `aliked_n16rot.safetensors`. All that is made lies in `--folder`; killed, it goes on.
 
-    global          MobileNetV2, 512 pixels
+    global          MobileNetV2, 384 pixels, padded
     aQE1, 2, 5      query expansion, alpha 1
     ensemble        with EfficientNet-Lite0
-    CS, SP          descriptors of 128 bits, 600 x 100, shortlists of 1,000
+    CS, SP          descriptors of 128 bits, 600 of the query, 100 or 600 of an image, shortlists of 1,000
     AMES            three layers of 128 dimensions, inner ones of 256, 200 x 100 descriptors; learned with 100 x 60
 """
 
@@ -31,7 +33,7 @@ from openilias.descriptors.extract import Options, extract
 from openilias.descriptors.extract_local import LocalOptions, extract_local
 from openilias.descriptors.local_store import LocalStore, open_local_store
 from openilias.descriptors.store import open_store
-from openilias.evaluate.evaluation import Evaluation, evaluate
+from openilias.evaluate.evaluation import Evaluation, Group, evaluate
 from openilias.experiments.experiment import Experiment, SearchStep
 from openilias.experiments.run import run_experiment
 from openilias.experiments.tuning import tune_to
@@ -43,11 +45,11 @@ from openilias.rerank.ames_files import binarisation_of
 from openilias.rerank.ames_learn import NETWORK, learn_ames_to
 from openilias.rerank.ames_scores import open_ames
 from openilias.rerank.ames_training import AmesSettings
-from openilias.rerank.ensemble import Mix
+from openilias.rerank.ensemble import Mix, grid
 from openilias.rerank.itq import Binarisation
 from openilias.rerank.packing import ItqSettings, learn_itq_to, pack_store
-from openilias.rerank.rerank import rerank_to
-from openilias.rerank.similarities import Comparer, LocalStep
+from openilias.rerank.rerank import read_reranked, rerank_to
+from openilias.rerank.similarities import LocalStep
 from openilias.rerank.spatial import SpatialSettings
 from openilias.rerank.tuning import read_mix
 from openilias.search.choice import Choice
@@ -57,17 +59,22 @@ from openilias.search.ranking import Ranking, read_ranking
 from openilias.search.stores import search_to
 
 PARTITIONS: tuple[Partition, ...] = ("image_queries", "positives", "distractors")
-GLOBAL = ("mobilenetv2_100", "mobilenetv2_100_tf_in1k.safetensors")
+GLOBAL = ("mobilenetv2_100.tf_in1k", "mobilenetv2_100_tf_in1k.safetensors")
 SECOND = ("tf_efficientnet_lite0.features", "tf_efficientnet_lite0_features.safetensors")
-PROTOCOL = Protocol(resolution=512)
-KNOBS = Knobs(scale=(0.02, 0.15), clutter=(8, 30), viewpoint=(30, 30), occlusion=(0, 0.2))
+PROTOCOL = Protocol(resolution=384, resize="pad")
+SMALL = Knobs(scale=(0.05, 0.4), clutter=(6, 30), viewpoint=(0, 30), occlusion=(0, 0.2))
+LARGE = Knobs(scale=(0.34, 0.82), clutter=(0, 6), viewpoint=(0, 30), occlusion=(0, 0), crop=(0, 0.1), hard=0.02)
+BETWEEN = Knobs(scale=(0.1, 0.6), clutter=(2, 20), viewpoint=(0, 30), occlusion=(0, 0.2))
 SETS = {
-    "test": SynthSettings(objects=60, distractors=1500, seed=101, knobs=KNOBS),
-    "val": SynthSettings(objects=30, distractors=600, seed=102, knobs=KNOBS),
-    "train": SynthSettings(objects=1, distractors=0, train=1200, seed=103, knobs=KNOBS),
+    "small": SynthSettings(objects=60, distractors=1000, seed=101, knobs=SMALL),
+    "small-tuning": SynthSettings(objects=40, distractors=500, seed=102, knobs=SMALL),
+    "large-tuning": SynthSettings(objects=40, distractors=500, seed=104, knobs=LARGE),
+    "train": SynthSettings(objects=1, distractors=0, train=1200, train_images=(2, 3), seed=103, knobs=BETWEEN),
 }
+TUNED_ON = {"small": "small-tuning", "photographs": "large-tuning"}
+RESOLUTION = {"sift": 500, "aliked": 384}
 WEIGHTS = tuple(n / 20 for n in range(21))
-GAMMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+GAMMAS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def searched(place: Place, name: str, model: tuple[str, str], expand: Expand | N
 def described(place: Place, name: str) -> dict[str, LocalStore]:
     """Describe all images of a set by local descriptors."""
     weights = place.weights / "aliked_n16rot.safetensors" if place.local == "aliked" else None
-    model = load_local(place.local, LocalSettings(resolution=500, most=600), weights=weights)
+    model = load_local(place.local, LocalSettings(resolution=RESOLUTION[place.local], most=600), weights=weights)
     source: Benchmark | object = read_ilias(place.benchmark(name)) if name != "train" else None
     options = LocalOptions(Options())
     if not isinstance(source, Benchmark):
@@ -132,9 +139,7 @@ def packed(place: Place, name: str, stores: dict[str, LocalStore], bits: Binaris
 def learned(place: Place, store: LocalStore, bits: Binarisation) -> Ames:
     """Learn a teacher, and the binary student of it; return the student."""
     training = read_training_set(place.folder / "train")
-    backbone = load_model(
-        find_model(GLOBAL[0]), Protocol(resolution=384), weights=place.weights / GLOBAL[1], random_weights=None
-    )
+    backbone = load_model(find_model(GLOBAL[0]), PROTOCOL, weights=place.weights / GLOBAL[1], random_weights=None)
     images = extract(training, backbone, "train", place.folder / "runs" / "train" / "store", Options())
     ranking = place.folder / "runs" / "train" / "ranking"
     search_to([images], [images], 200, ranking, Choice(self_matches="remove"))
@@ -148,37 +153,91 @@ def learned(place: Place, store: LocalStore, bits: Binarisation) -> Ames:
     return student.network
 
 
-def reranked(
-    place: Place,
-    name: str,
-    method: str,
-    run: Path,
-    stores: dict[str, LocalStore],
-    mix: Mix,
-    by: Comparer | None,
-) -> tuple[Ranking, float]:
-    """Re-rank a set; return the ranking, and the seconds of a query."""
-    step = LocalStep(
-        method={"CS": "chamfer", "SP": "spatial", "AMES": "ames"}[method],
-        query_descriptors=200 if method == "AMES" else 600,
-        spatial=SpatialSettings(scales=place.local == "sift"),
-    )
-    out = place.own / "reranked" / f"{name}-{method}-{mix.global_weight:g}-{mix.gamma:g}"
-    again = next(iter(sorted((place.own / "reranked").glob(f"{name}-{method}-*"))), None)
+@dataclass(frozen=True)
+class Method:
+    """A way to compare: its name in the table, what it takes of an image, whether it has a network."""
+
+    name: str
+    step: LocalStep
+    learned: bool = False
+
+
+def methods(local: str, *, ames: bool) -> list[Method]:
+    """Return the ways to compare."""
+    # Points of SIFT have a size, and are as exact as a few pixels: a match is a translation with a scaling.
+    spatial = SpatialSettings(scales=True, tolerance=8) if local == "sift" else SpatialSettings(tolerance=12)
+    found = [
+        Method(f"{short}, {count} descriptors", LocalStep(method=method, descriptors=count, spatial=spatial))
+        for short, method in (("CS", "chamfer"), ("SP", "spatial"))
+        for count in (100, 600)
+    ]
+    if ames:
+        found.append(Method("AMES, 100 descriptors", LocalStep(method="ames", query_descriptors=200), learned=True))
+    return found
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What was learned: bits for CS and SP; the student of AMES."""
+
+    bits: Binarisation
+    student: Ames | None
+
+
+def compared(place: Place, name: str, method: Method, tools: Tools, mix: Mix) -> tuple[Ranking, Path, float]:
+    """Re-rank a set; return the ranking, where it is, and the seconds of a query."""
+    by = open_ames(place.own / "ames" / NETWORK) if method.learned else None
+    bits = binarisation_of(tools.student) if tools.student and method.learned else tools.bits
+    stores = packed(place, name, described(place, name), bits)
+    folder = place.own / "reranked" / name / method.name.replace(", ", "-").replace(" ", "-")
     queries, *database = (stores[partition] for partition in PARTITIONS)
-    made = rerank_to(run / "ranking", [queries], database, step, mix, out, by=by, again=again)
-    return made.ranking, made.manifest["seconds"] / len(made.ranking.query_ids)
+    out = folder / f"{mix.global_weight:g}-{mix.gamma:g}"
+    again = next((one for one in sorted(folder.glob("*")) if one != out), None)
+    run = searched(place, name, GLOBAL)
+    made = rerank_to(run / "ranking", [queries], database, method.step, mix, out, by=by, again=again)
+    return made.ranking, out, made.manifest["seconds"] / len(made.ranking.query_ids)
 
 
 def line(name: str, evaluation: Evaluation, note: str = "") -> str:
     """Return a line of the table."""
-    small = evaluation.coverage[0].map if evaluation.coverage else None
-    cluttered = evaluation.clutter[-1].map if evaluation.clutter else None
-    parts = ("" if value is None else f"{100 * value:.1f}" for value in (small, cluttered))
+    small, cluttered = ([one.map for one in group if one.map is not None] for group in groups(evaluation))
+    parts = (f"{100 * values[end]:.1f}" if values else "" for values, end in ((small, 0), (cluttered, -1)))
     return f"| {name} | {100 * evaluation.map:.1f} | {100 * evaluation.oracle:.1f} | {' | '.join(parts)} | {note} |"
 
 
-def table(place: Place, name: str, bits: Binarisation, student: Ames | None, mixes: dict[str, Mix]) -> None:
+def groups(evaluation: Evaluation) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
+    """Return the groups of area coverage and of clutter."""
+    return evaluation.coverage, evaluation.clutter
+
+
+def tuned(place: Place, name: str, method: Method, tools: Tools) -> Mix:
+    """Tune the mix of a method on a set that is there for it."""
+    _, folder, _ = compared(place, name, method, tools, Mix(global_weight=0.5, gamma=0.1))
+    path = folder.parent / "mix.json"
+    tried = tune_to(folder, place.benchmark(name), path, weights=WEIGHTS, gammas=GAMMAS, overwrite=True)
+    print(f"{method.name}: mAP {100 * max(one.map for one in tried):.1f} on {name}, which it is tuned on", flush=True)
+    return read_mix(path)
+
+
+def halves(place: Place, name: str, folder: Path) -> float:
+    """Return the mAP of all queries, those of every second object with the mix that is best for the others."""
+    benchmark, made = read_ilias(place.benchmark(name)), read_reranked(folder)
+    first, _ = read_ranking(Path(made.manifest["first"]))
+    objects = sorted(benchmark.relevance)
+    kept = []
+
+    def reached(ranking: Ranking) -> float:
+        found = evaluate(ranking, benchmark, PROTOCOL, trusted=True)
+        kept.append([sum(one.ap for one in found.queries if objects.index(one.object) % 2 == half) for half in (0, 1)])
+        return found.map
+
+    lengths = [min(made.similarities.shape[1], first.rows.shape[1])]
+    tried = list(grid(first, made.similarities, reached, shortlists=lengths, weights=WEIGHTS, gammas=GAMMAS))
+    best = [max(range(len(tried)), key=lambda one: kept[one][half]) for half in (0, 1)]
+    return (kept[best[1]][0] + kept[best[0]][1]) / len(first.query_ids)
+
+
+def table(place: Place, name: str, tools: Tools) -> None:
     """Print the table of a set."""
     benchmark = read_ilias(place.benchmark(name))
 
@@ -186,7 +245,8 @@ def table(place: Place, name: str, bits: Binarisation, student: Ames | None, mix
         return evaluate(ranking, benchmark, PROTOCOL)
 
     run = searched(place, name, GLOBAL)
-    lines = [line("global", of(read_ranking(run / "ranking")[0]))]
+    before = of(read_ranking(run / "ranking")[0])
+    lines = [line("global", before)]
     for count in (1, 2, 5):
         expanded = searched(place, name, GLOBAL, Expand(n=count, alpha=1.0))
         lines.append(line(f"αQE{count}", of(read_ranking(expanded / "ranking")[0])))
@@ -201,33 +261,20 @@ def table(place: Place, name: str, bits: Binarisation, student: Ames | None, mix
         line("EfficientNet-Lite0 alone", of(read_ranking(second / "ranking")[0])),
         line("ensemble of two", of(both)),
     ]
-    local = described(place, name)
-    for method, mix in mixes.items():
-        own = packed(place, name, local, binarisation_of(student) if student and method == "AMES" else bits)
-        by = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else None
-        ranking, seconds = reranked(place, name, method, run, own, mix, by)
+    for method in methods(place.local, ames=tools.student is not None):
+        mix = tuned(place, TUNED_ON[name], method, tools)
+        ranking, folder, seconds = compared(place, name, method, tools, mix)
         note = f"weight {mix.global_weight:g}, gamma {mix.gamma:g}; {seconds:.2f} s per query"
-        lines.append(line(f"{method}, {place.local}", of(ranking), note))
+        if name == "photographs":
+            note += f"; mix of the other half: mAP {100 * halves(place, name, folder):.1f}"
+        lines.append(line(f"{method.name}, {place.local}", of(ranking), note))
+    named = [
+        [one for one in group if one.map is not None][end].name
+        for group, end in zip(groups(before), (0, -1), strict=True)
+    ]
     print(f"\n{name}: {len(benchmark.image_queries)} queries\n")
-    print("| re-ranking | mAP | oracle | smallest positives | most cluttered | |\n|---|---:|---:|---:|---:|---|")
+    print(f"| re-ranking | mAP | oracle | coverage {named[0]} | clutter {named[1]} | |\n|---|---:|---:|---:|---:|---|")
     print("\n".join(lines), flush=True)
-
-
-def tuned(place: Place, bits: Binarisation, student: Ames | None) -> dict[str, Mix]:
-    """Tune the mix of each method on the set that is there for it."""
-    run, local = searched(place, "val", GLOBAL), described(place, "val")
-    found = {}
-    for method in ("CS", "SP", *(("AMES",) if student else ())):
-        own = packed(place, "val", local, binarisation_of(student) if student and method == "AMES" else bits)
-        by = open_ames(place.own / "ames" / NETWORK) if method == "AMES" else None
-        mix = Mix(global_weight=0.5, gamma=0.1)
-        reranked(place, "val", method, run, own, mix, by)
-        path = place.own / f"mix-{method}.json"
-        folder = place.own / "reranked" / f"val-{method}-0.5-0.1"
-        tried = tune_to(folder, place.benchmark("val"), path, weights=WEIGHTS, gammas=GAMMAS, overwrite=True)
-        found[method] = read_mix(path)
-        print(f"{method}: mAP {100 * max(one.map for one in tried):.1f} on the set it is tuned on")
-    return found
 
 
 def main() -> None:
@@ -262,9 +309,8 @@ def main() -> None:
             place, training, learn_itq_to([training], ItqSettings(bits=128), place.own / "itq.safetensors")
         )
     bits = learn_itq_to([training], ItqSettings(bits=128, centred=True), place.own / "itq-centred.safetensors")
-    mixes = tuned(place, bits, student)
-    for name in ("test", *(("photographs",) if options.benchmark else ())):
-        table(place, name, bits, student, mixes)
+    for name in ("small", *(("photographs",) if options.benchmark else ())):
+        table(place, name, Tools(bits, student))
 
 
 if __name__ == "__main__":

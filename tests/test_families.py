@@ -76,23 +76,37 @@ def shake(module: nn.Module) -> None:
     """Give a fresh network numbers that all matter: as made, layer scales, biases, tokens and positions hardly do."""
     generator = torch.Generator().manual_seed(1)
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        noise = torch.randn(value.shape, generator=generator)
         if not value.is_floating_point() or value.numel() == 1:
             continue
         if name.endswith(("pos_embed", "positional_embedding", "_token", "latent")):
-            value.copy_(0.5 * noise)
+            value.copy_(0.5 * torch.randn(value.shape, generator=generator))
         elif name.endswith(("bias", "running_mean")):
-            value.copy_(0.1 * noise)
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
         elif value.ndim == 1 and "rope" not in name:
             value.copy_(0.5 + 0.5 * torch.rand(value.shape, generator=generator))
+
+
+@cache
+def deck() -> Tensor:
+    """Numbers of a normal distribution; so many that no row of a matrix is another one."""
+    return torch.randn(1_000_003, generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def dealt(value: Tensor, deviation: float) -> Tensor:
+    """Fill with numbers of the deck, over and over."""
+    for part in () if value.is_meta else value.view(-1).split(len(deck())):
+        torch.mul(deck()[: len(part)], deviation, out=part)
+    return value
 
 
 @pytest.fixture(autouse=True)
 def fast_and_random(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openilias.models.network.digest_state", lambda state: "none")
-    # What is cut off at two deviations costs most of the time, and makes no difference here.
-    monkeypatch.setattr("timm.layers.weight_init._trunc_normal_", lambda x, mean, std, a, b: x.normal_(mean, std))
-    monkeypatch.setattr(nn.init, "trunc_normal_", lambda x, mean=0.0, std=1.0, **_: x.normal_(mean, std))
+    # Drawing numbers for each network anew takes most of the time, and makes no difference here.
+    monkeypatch.setattr("timm.layers.weight_init._trunc_normal_", lambda x, mean, std, a, b: dealt(x, std))
+    monkeypatch.setattr(nn.init, "trunc_normal_", lambda x, mean=0.0, std=1.0, **_: dealt(x, std))
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda x, *_, **__: dealt(x, (3 * x[0].numel()) ** -0.5))
 
 
 def loaded(spec: ModelSpec, **protocol: Any) -> Network:
