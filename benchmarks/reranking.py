@@ -268,12 +268,12 @@ def table(place: Place, name: str, tools: Tools) -> None:
         if name == "photographs":
             note += f"; mix of the other half: mAP {100 * halves(place, name, folder):.1f}"
         lines.append(line(f"{method.name}, {place.local}", of(ranking), note))
-    named = [
-        [one for one in group if one.map is not None][end].name
-        for group, end in zip(groups(before), (0, -1), strict=True)
-    ]
+    columns = []
+    for what, group, end in zip(("coverage", "clutter"), groups(before), (0, -1), strict=True):
+        some = [one.name for one in group if one.map is not None]
+        columns.append(f"{what} {some[end]}" if some else "")
     print(f"\n{name}: {len(benchmark.image_queries)} queries\n")
-    print(f"| re-ranking | mAP | oracle | coverage {named[0]} | clutter {named[1]} | |\n|---|---:|---:|---:|---:|---|")
+    print(f"| re-ranking | mAP | oracle | {' | '.join(columns)} | |\n|---|---:|---:|---:|---:|---|")
     print("\n".join(lines), flush=True)
 
 
