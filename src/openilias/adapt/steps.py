@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from openilias.core.files import atomic_path
+from openilias.core.memory import memory_kept
 from openilias.core.progress import progress, tell
 
 _EVERY_SECONDS, _SHARE = 60.0, 20
@@ -62,7 +63,7 @@ def do_steps(training: Steps, path: Path, *, measure: Callable[[], float] | None
     _restore(training, history, path)
     looks = {training.total * (look + 1) // _LOOKS for look in range(_LOOKS)}
     saved, cost = time.monotonic(), 0.0
-    with progress("learn", total=training.total, unit="steps") as step:
+    with progress("learn", total=training.total, unit="steps") as step, memory_kept():
         step(training.done)
         for _ in training.steps():
             step()

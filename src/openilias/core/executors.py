@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any, Literal
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.memory import keep_memory
 
 _AHEAD = 4  # jobs begun per worker
 
@@ -114,6 +115,7 @@ def _import(function: Callable[[Any], Any]) -> None:
 
 def _begin(parent: int) -> None:
     """Prepare a worker: it ends when its parent does, also when that is killed."""
+    keep_memory()
     Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

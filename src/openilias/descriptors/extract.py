@@ -14,6 +14,7 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.executors import usable_cores
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
+from openilias.core.memory import memory_kept
 from openilias.core.progress import Step, progress, tell
 from openilias.core.shards import Share
 from openilias.core.threads import one_thread_per_worker
@@ -239,7 +240,11 @@ class _Work:
             return
         unit = "texts" if self.partition == "text_queries" else "images"
         expected = Expected([shard for _, shard in left], sum(len(_open(marker)) for _, marker in again))
-        with progress(f"describe {self.partition}", total=expected.total(), unit=unit) as step, one_thread_per_worker():
+        with (
+            progress(f"describe {self.partition}", total=expected.total(), unit=unit) as step,
+            one_thread_per_worker(),
+            memory_kept(),
+        ):
             for shard, marker in again:
                 self._retry(shard, marker, step)
             for number, shard in left:

@@ -11,6 +11,7 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.executors import usable_cores
 from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import Partition
+from openilias.core.memory import memory_kept
 from openilias.core.progress import Step, progress, tell
 from openilias.core.protocol import Compat
 from openilias.core.threads import one_thread_per_worker
@@ -135,7 +136,11 @@ class _LocalWork:
         expected = Expected([shard for _, shard in left], 0)
         whole = self.options.only is None  # of a shortlist it is not known before which shards hold how much of it
         total = expected.total() if whole else None
-        with progress(f"describe {self.partition}", total=total, unit="images") as step, one_thread_per_worker():
+        with (
+            progress(f"describe {self.partition}", total=total, unit="images") as step,
+            one_thread_per_worker(),
+            memory_kept(),
+        ):
             for number, shard in left:
                 items, unusable = self._contents(shard)
                 expected.found(shard, len(items))

@@ -11,6 +11,7 @@ import numpy as np
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.ids import Partition
+from openilias.core.memory import memory_kept
 from openilias.core.progress import progress
 from openilias.core.threads import one_thread_per_worker
 from openilias.data import Benchmark, Item
@@ -116,6 +117,7 @@ def _map(function: Callable[[Item], Floats], items: list[Item], label: str, work
     with (
         progress(label, total=len(items), unit="images") as step,
         one_thread_per_worker(),
+        memory_kept(),
         ThreadPoolExecutor(workers) as pool,
     ):
         try:

@@ -15,6 +15,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path, sha256_of
 from openilias.core.fingerprints import differences, fingerprint
 from openilias.core.manifests import claim, replacing
+from openilias.core.memory import memory_kept
 from openilias.core.progress import tell
 from openilias.core.resume import kept_state
 from openilias.descriptors.local_store import LocalStore
@@ -107,7 +108,7 @@ def rerank_to(
             if not overwrite:
                 raise
     compare = score_by(step) if by is None else by.score
-    with kept_state(out, f"{fingerprint(local)[:16]}.npz") as path:
+    with kept_state(out, f"{fingerprint(local)[:16]}.npz") as path, memory_kept():
         known = None if again is None else _taken(again, local)
         made = known if known is not None else similarities(first, queries, database, step, compare, path, trust=trust)
         _tell_if_saturated(made.values, mix)

@@ -1,0 +1,67 @@
+"""Memory that is kept is not fetched again from the system."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openilias.core.executors import ordered_map
+from openilias.core.memory import memory_kept
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc's malloc")
+_PAGES = 64 * (20 << 20) // resource.getpagesize()  # of all pieces together
+
+
+def faults(_: object = None) -> int:
+    """Ask for and give back pieces of 20 MB, and write to them; return the pages that the system had to give."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(64):
+        np.ones(20 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+CODE = (
+    "from test_memory import faults\nfrom openilias.core.memory import memory_kept\n"
+    "first = faults()\nwith memory_kept():\n    faults()\n    kept = faults()\nprint(first, kept)\n"
+)
+
+
+@glibc
+def test_pages_are_kept(request: pytest.FixtureRequest) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, cwd=request.path.parent
+    )
+    first, kept = map(int, done.stdout.split())
+    assert kept < _PAGES // 20
+    assert first > kept
+
+
+@glibc
+def test_workers_keep_their_pages() -> None:
+    with ordered_map(2) as mapped:
+        assert min(list(mapped(faults, range(6)))) < _PAGES // 20
+
+
+def test_what_was_kept_is_given_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    if platform.system() != "Linux":
+        pytest.skip("no /proc here")
+    before = resident()
+    with memory_kept():
+        pieces = [np.ones(1 << 20, np.uint8) for _ in range(200)]
+        del pieces
+    assert resident() - before < 100 << 20
+
+
+def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openilias.core.memory._malloc", lambda: None)
+    with memory_kept():
+        assert faults() >= 0
