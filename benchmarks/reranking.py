@@ -28,7 +28,7 @@ from openilias.build.knobs import Knobs
 from openilias.build.synth import SynthSettings, build_synth
 from openilias.core.ids import Partition
 from openilias.core.protocol import Expand, Protocol
-from openilias.data import Benchmark, read_ilias, read_training_set
+from openilias.data import read_ilias, read_training_set
 from openilias.descriptors.extract import Options, extract
 from openilias.descriptors.extract_local import LocalOptions, extract_local
 from openilias.descriptors.local_store import LocalStore, open_local_store
@@ -118,12 +118,9 @@ def described(place: Place, name: str) -> dict[str, LocalStore]:
     """Describe all images of a set by local descriptors."""
     weights = place.weights / "aliked_n16rot.safetensors" if place.local == "aliked" else None
     model = load_local(place.local, LocalSettings(resolution=RESOLUTION[place.local], most=600), weights=weights)
-    source: Benchmark | object = read_ilias(place.benchmark(name)) if name != "train" else None
-    options = LocalOptions(Options())
-    if not isinstance(source, Benchmark):
-        training = read_training_set(place.folder / "train")
-        return {"train": extract_local(training, model, "train", place.own / "train" / "train", options)}
-    return {p: extract_local(source, model, p, place.own / name / p, options) for p in PARTITIONS}
+    source = read_training_set(place.folder / name) if name == "train" else read_ilias(place.benchmark(name))
+    partitions: tuple[Partition, ...] = ("train",) if name == "train" else PARTITIONS
+    return {p: extract_local(source, model, p, place.own / name / p, LocalOptions(Options())) for p in partitions}
 
 
 def packed(place: Place, name: str, stores: dict[str, LocalStore], bits: Binarisation) -> dict[str, LocalStore]:
@@ -192,7 +189,7 @@ def compared(place: Place, name: str, method: Method, tools: Tools, mix: Mix) ->
     folder = place.own / "reranked" / name / method.name.replace(", ", "-").replace(" ", "-")
     queries, *database = (stores[partition] for partition in PARTITIONS)
     out = folder / f"{mix.global_weight:g}-{mix.gamma:g}"
-    again = next((one for one in sorted(folder.glob("*")) if one != out), None)
+    again = next((one for one in sorted(folder.glob("*-*")) if one != out), None)
     run = searched(place, name, GLOBAL)
     made = rerank_to(run / "ranking", [queries], database, method.step, mix, out, by=by, again=again)
     return made.ranking, out, made.manifest["seconds"] / len(made.ranking.query_ids)
@@ -285,7 +282,7 @@ def main() -> None:
     parser.add_argument("--benchmark", type=Path, help="real photographs in the ILIAS layout")
     parser.add_argument("--local", choices=["sift", "aliked"], default="sift")
     parser.add_argument("--epochs", type=int, default=6, help="of AMES")
-    parser.add_argument("--without-ames", action="store_true", help="a few minutes instead of an hour")
+    parser.add_argument("--without-ames", action="store_true", help="leave it out")
     options = parser.parse_args()
     settings = AmesSettings(
         layers=3,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from openilias.core.errors import OpenIliasError
-from openilias.evaluate.significance import clusters, holm, interval, resampled, turned, without_each
+from openilias.evaluate.significance import bootstrap, clusters, confidence_interval, holm, jackknife, permutation_test
 
 
 def some(rng: np.random.Generator, objects: int, models: int = 2) -> tuple[list[str], np.ndarray]:
@@ -51,19 +51,19 @@ def test_intervals_equal_those_of_scipy(objects: int, method: Any) -> None:
     theirs = stats.bootstrap(
         (np.arange(objects),), mean, n_resamples=999, method=method, rng=np.random.default_rng(3), vectorized=True
     )
-    values = resampled(found, resamples=999, seed=3)[:, 0]
+    values = bootstrap(found, resamples=999, seed=3)[:, 0]
     assert values == pytest.approx(theirs.bootstrap_distribution, abs=1e-12)
-    low, high = interval(values, float(found.means[0]), without_each(found)[:, 0], method=method)
+    low, high = confidence_interval(values, float(found.means[0]), jackknife(found)[:, 0], method=method)
     assert (low, high) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-9)
 
 
 def test_resamples_of_models_are_paired_and_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     names, ap = some(np.random.default_rng(1), 40, 3)
     found, alone = clusters(names, ap), clusters(names, ap[:, 2])
-    whole = resampled(found, resamples=500, seed=7)
-    assert whole[:, 2].tolist() == pytest.approx(resampled(alone, resamples=500, seed=7)[:, 0].tolist())
+    whole = bootstrap(found, resamples=500, seed=7)
+    assert whole[:, 2].tolist() == pytest.approx(bootstrap(alone, resamples=500, seed=7)[:, 0].tolist())
     monkeypatch.setattr("openilias.evaluate.significance._BLOCK", 90)
-    assert resampled(found, resamples=500, seed=7) == pytest.approx(whole)
+    assert bootstrap(found, resamples=500, seed=7) == pytest.approx(whole)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 11))
@@ -73,7 +73,7 @@ def test_permutation_tests_equal_those_of_scipy(seed: int, objects: int) -> None
     names, ap = some(rng, objects)
     ap[rng.random(len(ap)) < 0.3] = 0.5  # objects on which they do not differ
     found = clusters(names, np.round(ap, 2))
-    p, exact = turned(found)
+    p, exact = permutation_test(found)
     theirs = stats.permutation_test(
         (found.sums[:, 0], found.sums[:, 1]),
         lambda x, y, axis: np.round((y - x).sum(axis), 9),
@@ -89,18 +89,18 @@ def test_what_is_drawn_is_near_to_what_is_exact(monkeypatch: pytest.MonkeyPatch)
     names, ap = some(np.random.default_rng(4), 14)
     ap[:, 1] += 0.04
     found = clusters(names, ap)
-    right, exact = turned(found)
+    right, exact = permutation_test(found)
     assert exact
     monkeypatch.setattr("openilias.evaluate.significance._EXACT", 0)
-    drawn, exact = turned(found, resamples=20_000, seed=1)
+    drawn, exact = permutation_test(found, resamples=20_000, seed=1)
     assert not exact
     assert drawn == pytest.approx(right, abs=0.01)
-    assert turned(found, resamples=20_000, seed=1)[0] == drawn
+    assert permutation_test(found, resamples=20_000, seed=1)[0] == drawn
 
 
 def test_models_that_do_not_differ() -> None:
     found = clusters(["a", "b"], [[0.5, 0.5], [0.1, 0.1]])
-    assert turned(found) == (1.0, True)
+    assert permutation_test(found) == (1.0, True)
 
 
 @pytest.mark.parametrize("method", ["percentile", "bca"])
@@ -113,8 +113,8 @@ def test_intervals_cover_what_they_should(method: Any) -> None:
     for number in range(1000):
         drawn = rng.integers(0, len(world.objects), 120)
         seen = type(world)(tuple(map(str, range(120))), world.sums[drawn], world.counts[drawn])
-        values = resampled(seen, resamples=600, seed=number)[:, 0]
-        low, high = interval(values, float(seen.means[0]), without_each(seen)[:, 0], method=method)
+        values = bootstrap(seen, resamples=600, seed=number)[:, 0]
+        low, high = confidence_interval(values, float(seen.means[0]), jackknife(seen)[:, 0], method=method)
         inside += low <= world.means[0] <= high
     assert 925 <= inside <= 970
 
@@ -127,7 +127,7 @@ def test_queries_taken_for_independent_are_too_sure() -> None:
         easy = rng.beta(0.4, 0.7, 60)
         ap = np.repeat(easy, 4)
         seen = clusters([str(n) for n in range(240)], ap)
-        values = resampled(seen, resamples=400, seed=number)[:, 0]
+        values = bootstrap(seen, resamples=400, seed=number)[:, 0]
         low, high = np.quantile(values, [0.025, 0.975])
         inside += low <= 0.4 / 1.1 <= high
     assert inside < 400
@@ -138,7 +138,7 @@ def test_a_test_of_nothing_finds_nothing_as_often_as_it_says() -> None:
     p = []
     for number in range(600):
         names, ap = some(rng, 30)
-        p.append(turned(clusters(names, ap), resamples=400, seed=number)[0])
+        p.append(permutation_test(clusters(names, ap), resamples=400, seed=number)[0])
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.03)
 
 

@@ -27,7 +27,7 @@ def _malloc() -> Any:
 def keep_memory() -> None:
     """Keep up to 1 GB of what is given back, in this process from now on; does nothing where that cannot be told.
 
-    A batch through a network on a CPU then takes 0.4 to 0.9 of the time (``benchmarks/memory.py``).
+    What that is worth for networks on a CPU, and for SIFT: ``benchmarks/memory.py``.
     """
     if _malloc() is not None:
         for parameter, value in _KEPT:

@@ -67,7 +67,7 @@ def clusters(objects: Sequence[str], ap: npt.ArrayLike) -> Clusters:
     return Clusters(tuple(names.tolist()), sums, np.bincount(places).astype(np.int64))
 
 
-def resampled(found: Clusters, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def bootstrap(found: Clusters, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """Return (resamples, M) means over the queries of as many objects, drawn with replacement.
 
     Differences of its columns are those of paired resamples: all models are seen on the same objects.
@@ -88,7 +88,7 @@ def _times(drawn: npt.NDArray[np.int64], count: int) -> Floats:
     return np.bincount(flat.ravel(), minlength=drawn.shape[0] * count).reshape(-1, count).astype(np.float64)
 
 
-def interval(
+def confidence_interval(
     values: Floats, estimate: float, left_out: Floats, *, level: float = 0.95, method: Interval = "bca"
 ) -> tuple[float, float]:
     """Return the confidence interval of an estimate from its resamples.
@@ -114,14 +114,14 @@ def interval(
     return float(low), float(high)
 
 
-def without_each(found: Clusters) -> Floats:
+def jackknife(found: Clusters) -> Floats:
     """Return (O, M) means without each object in turn; (0, M) if there is only one."""
     if len(found.objects) < 2:
         return np.zeros((0, found.sums.shape[1]))
     return np.asarray((found.sums.sum(axis=0) - found.sums) / (found.counts.sum() - found.counts)[:, None], np.float64)
 
 
-def turned(
+def permutation_test(
     found: Clusters, *, resamples: int = RESAMPLES, seed: int = 0, pair: tuple[int, int] = (0, 1)
 ) -> tuple[float, bool]:
     """Test whether two models differ: the p value of a paired permutation test, two-sided.
