@@ -273,6 +273,18 @@ def test_the_report_shows_what_moved(runs: dict[str, RunResult]) -> None:
     assert any((runs[n].folder / "report" / "images").glob("match-*") for n in ("CS", "SP", "numbers", "AMES"))
 
 
+def test_queries_that_moved_are_shown_also_where_the_gallery_has_them_not(
+    runs: dict[str, RunResult], tmp_path: Path
+) -> None:
+    """As in every report of more queries than the gallery shows."""
+    moved = {}
+    for name in ("CS", "SP", "numbers", "AMES"):
+        page = report_run(runs[name].folder, tmp_path / name, gallery_queries=0).read_text()
+        moved[name] = page[page.index('id="reranking"') :].count("<figure>")
+        assert 'href="#query-' not in page[page.index('id="reranking"') :].partition("</section>")[0]
+    assert any(moved.values())
+
+
 def test_without_local_descriptors_nothing_is_drawn(
     runs: dict[str, RunResult], tmp_path: Path, tiny_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
