@@ -17,6 +17,7 @@ from openilias.cli import (
     extraction,
     local,
     models,
+    paper,
     reranking,
     runs,
     searching,
@@ -61,6 +62,7 @@ app.add_typer(local.app, name="local")
 app.add_typer(ames.app, name="ames")
 app.add_typer(build.app, name="build")
 app.add_typer(data.app, name="data")
+app.add_typer(paper.app, name="paper")
 
 
 def main() -> None:

@@ -159,7 +159,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     numeric = [
         bool(rows)
         and all(
-            row[column].replace(".", "").replace("-", "").strip(" %").isdigit() or row[column] == "-" for row in rows
+            row[column].replace(".", "").replace(",", "").strip(" %‡+-").isdigit() or row[column] in ("-", "–")
+            for row in rows
         )
         for column in range(len(header))
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from openilias.published.global_models import read_table
+from openilias.published.printed import read_table
 
 MODELS = {
     "DINOv2": "dinov2_vitl14",

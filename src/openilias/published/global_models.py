@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
-Table = Literal["G", "H"]
+from openilias.published.printed import read_table
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """A row of Table G. Numbers are those that are printed: see :func:`errata`.
+    """A row of Table G. Numbers are those that are printed: see :func:`~openilias.published.printed.errata`.
 
     Attributes:
         checkpoint: the paper's name of the model.
@@ -68,27 +66,6 @@ class TextRow:
     map_100m: float
 
 
-@dataclass(frozen=True)
-class Erratum:
-    """Something that is printed and wrong.
-
-    Attributes:
-        table: of the paper.
-        row: its checkpoint, ``*`` for all rows.
-        column: of the table.
-        printed: what stands there.
-        right: what should; empty if nobody knows.
-        why: how that is known.
-    """
-
-    table: Table
-    row: str
-    column: str
-    printed: str
-    right: str
-    why: str
-
-
 @cache
 def image_rows() -> tuple[ImageRow, ...]:
     """Return Table G, in its order."""
@@ -113,14 +90,6 @@ def text_rows() -> tuple[TextRow, ...]:
     )
 
 
-@cache
-def errata() -> tuple[Erratum, ...]:
-    """Return what is known to be wrong in these tables."""
-    tables: dict[str, Table] = {"G": "G", "H": "H"}
-    rest = ("row", "column", "printed", "right", "why")
-    return tuple(Erratum(tables[row["table"]], *(row[name] for name in rest)) for row in read_table("errata.csv"))
-
-
 def _common(row: dict[str, str]) -> dict[str, Any]:
     return {
         "checkpoint": row["checkpoint"],
@@ -133,9 +102,3 @@ def _common(row: dict[str, str]) -> dict[str, Any]:
         "train_resolution": int(row["train_res"]),
         "test_resolution": int(row["test_res"]),
     }
-
-
-def read_table(name: str) -> list[dict[str, str]]:
-    """Return the rows of a file of ``tables``, as they are printed."""
-    text = files("openilias.published").joinpath("tables", name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))

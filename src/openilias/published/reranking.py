@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from openilias.published.adaptation import MODELS
-from openilias.published.global_models import read_table
+from openilias.published.printed import read_table
 
 
 @dataclass(frozen=True)

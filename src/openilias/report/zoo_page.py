@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from openilias.models.record import Record, find_record, records
-from openilias.published import ImageRow, TextRow, errata, image_rows, text_rows
+from openilias.published import Erratum, ImageRow, TextRow, errata, image_rows, text_rows
 
 _INTRODUCTION = """# The zoo
 
@@ -49,7 +49,7 @@ _HEADER = (
     "weights",
 )
 _FOR_RETRIEVAL = ("gldv2", "sop", "uned")
-_PRINTED = {"map1k_5m_no_adapt_MISALIGNED": "5M, without adaptation", "train_res": "train res", "test_res": "test res"}
+_PRINTED = {"map1k_5m": "5M, without adaptation", "train_res": "train res", "test_res": "test res"}
 _SPECIAL = re.compile(r"[&<>*`~|\[\]\\]|\b_|_\b")
 Row = TypeVar("Row", ImageRow, TextRow)
 
@@ -119,7 +119,7 @@ def _rank(images: Mapping[str, ImageRow]) -> Callable[[Record], tuple[float, int
 
 def _marked() -> frozenset[tuple[str, str]]:
     """Return (name of the record, column) of what the paper prints otherwise."""
-    found = ((find_record(one.row), one.column) for one in errata() if one.row != "*")
+    found = ((find_record(one.row), one.column) for one in _of_the_zoo() if one.row != "*")
     return frozenset((record.name, column) for record, column in found if record is not None)
 
 
@@ -200,6 +200,10 @@ def _citations(everything: Iterable[Record]) -> str:
     )
 
 
+def _of_the_zoo() -> list[Erratum]:
+    return [one for one in errata() if one.table in ("G", "H")]
+
+
 def _errata() -> str:
     rows = [
         [
@@ -210,7 +214,7 @@ def _errata() -> str:
             one.right,
             _plain(one.why),
         ]
-        for one in errata()
+        for one in _of_the_zoo()
     ]
     return _table(("table", "row", "column", "printed", "right", "why"), rows)
 
