@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from openilias.core.errors import OpenIliasError
-from openilias.evaluate.significance import bootstrap, clusters, confidence_interval, holm, jackknife, permutation_test
+from openilias.evaluate.significance import (
+    Clusters,
+    bootstrap,
+    clusters,
+    confidence_interval,
+    holm,
+    jackknife,
+    permutation_tests,
+)
 
 
 def some(rng: np.random.Generator, objects: int, models: int = 2) -> tuple[list[str], np.ndarray]:
@@ -20,6 +28,11 @@ def some(rng: np.random.Generator, objects: int, models: int = 2) -> tuple[list[
     easy = {name: rng.beta(0.4, 0.7) for name in sorted(set(names))}
     base = np.array([easy[name] for name in names])[:, None]
     return names, np.clip(base + 0.1 * rng.standard_normal((len(names), models)), 0, 1)
+
+
+def permutation_test(found: Clusters, **options: int) -> tuple[float, bool]:
+    p, exact = permutation_tests(found.sums[:, 1] - found.sums[:, 0], **options)
+    return float(p[0]), bool(exact[0])
 
 
 def test_queries_are_summed_by_object() -> None:
@@ -96,6 +109,19 @@ def test_what_is_drawn_is_near_to_what_is_exact(monkeypatch: pytest.MonkeyPatch)
     assert not exact
     assert drawn == pytest.approx(right, abs=0.01)
     assert permutation_test(found, resamples=20_000, seed=1)[0] == drawn
+
+
+def test_many_pairs_at_once_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    differences = rng.normal(0.1, 0.5, (40, 5))
+    differences[10:, 1] = 0  # of ten objects: exact
+    p, exact = permutation_tests(differences, resamples=300, seed=3)
+    assert exact.tolist() == [False, True, False, False, False]
+    one_by_one = [permutation_tests(differences[:, n], resamples=300, seed=3)[0][0] for n in range(5)]
+    assert p.tolist() == pytest.approx(one_by_one)
+    assert len(set(p.tolist())) > 3
+    monkeypatch.setattr("openilias.evaluate.significance._BLOCK", 90)
+    assert permutation_tests(differences, resamples=300, seed=3)[0].tolist() == pytest.approx(p.tolist())
 
 
 def test_models_that_do_not_differ() -> None:

@@ -12,6 +12,7 @@ from openilias.cli import (
     adaptation,
     ames,
     build,
+    compare,
     data,
     evaluation,
     extraction,
@@ -56,6 +57,7 @@ searching.register(app)
 reranking.register(app)
 sweeping.register(app)
 evaluation.register(app)
+compare.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(adaptation.app, name="adapt")
 app.add_typer(local.app, name="local")

@@ -121,39 +121,44 @@ def jackknife(found: Clusters) -> Floats:
     return np.asarray((found.sums.sum(axis=0) - found.sums) / (found.counts.sum() - found.counts)[:, None], np.float64)
 
 
-def permutation_test(
-    found: Clusters, *, resamples: int = RESAMPLES, seed: int = 0, pair: tuple[int, int] = (0, 1)
-) -> tuple[float, bool]:
-    """Test whether two models differ: the p value of a paired permutation test, two-sided.
+def permutation_tests(
+    differences: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Test whether two models differ, for P pairs of them: p values of paired permutation tests, two-sided.
 
     If they did not, which of them got which AP of an object would be chance: the sign of its difference, summed over
-    its queries, is turned. Up to 16 objects all signs are tried, and the p value is exact; else ``resamples`` of them
-    are drawn, and p is (1 + as extreme) / (1 + resamples), which never is 0.
+    its queries, is turned. Where up to 16 objects differ all signs are tried, and the p value is exact; else
+    ``resamples`` of them are drawn, the same for all pairs, and p is (1 + as extreme) / (1 + resamples), which never
+    is 0.
 
     Args:
-        found: of both models.
+        differences: (O, P) sums over the queries of an object, or (O,) of one pair.
         resamples: that are drawn.
         seed: of their drawing.
-        pair: columns of the models.
 
     Returns:
-        p, and whether it is exact.
+        (P,) p values, and (P,) whether each is exact.
     """
-    differences = found.sums[:, pair[1]] - found.sums[:, pair[0]]
-    differences = differences[differences != 0]
-    count = len(differences)
-    seen = abs(differences.sum())
+    values = np.asarray(differences, np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    seen = np.abs(values.sum(axis=0))
     # Sums in another order differ in the last bits.
-    least = seen - 1e-12 * max(1.0, float(np.abs(differences).sum()))
-    if count <= _EXACT:
-        signs = 1 - 2 * ((np.arange(1 << count)[:, None] >> np.arange(count)) & 1)
-        return float(np.mean(np.abs(signs @ differences) >= least)), True
-    rng, extreme = np.random.default_rng(seed), 0
-    step = max(1, _BLOCK // count)
-    for start in range(0, resamples, step):
-        drawn = rng.integers(0, 2, (min(step, resamples - start), count), dtype=np.int8)
-        extreme += int(np.sum(np.abs((1 - 2 * drawn) @ differences) >= least))
-    return (1 + extreme) / (1 + resamples), False
+    least = seen - 1e-12 * np.maximum(1.0, np.abs(values).sum(axis=0))
+    exact = (values != 0).sum(axis=0) <= _EXACT
+    p = np.empty(values.shape[1])
+    for pair in np.flatnonzero(exact):
+        some = values[values[:, pair] != 0, pair]
+        signs = 1 - 2 * ((np.arange(1 << len(some))[:, None] >> np.arange(len(some))) & 1)
+        p[pair] = np.mean(np.abs(signs @ some) >= least[pair])
+    drawn = ~exact
+    if drawn.any():
+        rng, extreme = np.random.default_rng(seed), np.zeros(int(drawn.sum()))
+        step = max(1, _BLOCK // len(values))
+        for start in range(0, resamples, step):
+            turned = 1.0 - 2 * rng.integers(0, 2, (min(step, resamples - start), len(values)), dtype=np.int8)
+            extreme += (np.abs(turned @ values[:, drawn]) >= least[drawn]).sum(axis=0)
+        p[drawn] = (1 + extreme) / (1 + resamples)
+    return p, exact
 
 
 def holm(p: npt.ArrayLike) -> Floats:

@@ -11,21 +11,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openilias.core.errors import OpenIliasError
-from openilias.core.files import atomic_folder, read_json, write_json
 from openilias.data import Benchmark
 from openilias.descriptors.compare import QUANTILES, Comparison, compare_stores
 from openilias.descriptors.store import DescriptorStore, told_if_full
+from openilias.report.figures.style import BLUE, figure_style, grid, new_figure, save_svg
 from openilias.report.gallery import Picture, show
 from openilias.report.html import environment
-from openilias.report.statistics import figure_style, grid
+from openilias.report.output import output_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KIND = "comparison"
-MARKER, COSINES, HISTOGRAM, PAGE = "comparison.json", "cosines.parquet", "histogram.svg", "index.html"
-_ENTRIES = {MARKER, COSINES, HISTOGRAM, PAGE, "images"}
+COSINES, HISTOGRAM, PAGE = "cosines.parquet", "histogram.svg", "index.html"
 _LEAST, _MOST = -7, 0.5  # powers of ten of 1 - cosine; float32 tells no smaller ones apart
 
 
@@ -74,45 +72,31 @@ def write_comparison(
     Raises:
         OpenIliasError: as :func:`openilias.descriptors.compare.compare_stores`, or ``out`` is in the way.
     """
-    if out.exists() and not _replaceable(out):
-        raise OpenIliasError("The output path exists and holds no comparison.", where=out, fix="Give another --out.")
     schema = pa.schema([("id", pa.string()), ("cosine", pa.float64())])
-    with told_if_full(out), atomic_folder(out) as folder:
+    about: dict[str, Any] = {"a": str(a.folder), "b": str(b.folder)}
+    with told_if_full(out), output_folder(out, KIND, about) as folder:
         with pq.ParquetWriter(folder / COSINES, schema) as writer:
             found = compare_stores(
                 a, b, worst=worst, sink=lambda ids, cosines: writer.write(pa.table([ids, cosines], schema=schema))
             )
         with figure_style():
-            histogram(found.cosines).savefig(folder / HISTOGRAM, metadata={"Date": None, "Creator": "OpenILIAS"})
+            save_svg(histogram(found.cosines), folder / HISTOGRAM)
         listed = [pair.id for pair in found.worst]
         nothing = [(None, Picture(item, None, 0, 0)) for item in listed]
         shown = nothing if benchmark is None else show(benchmark, listed, folder)
         page = environment().get_template("comparison.html.j2")
         text = page.render(a=str(a.folder), b=str(b.folder), found=found, rows=rows(found), shown=shown)
         (folder / PAGE).write_text(text, encoding="utf-8")
-        write_json(folder / MARKER, {"kind": KIND, "a": str(a.folder), "b": str(b.folder)} | as_json(found))
+        about |= as_json(found)
     return found
-
-
-def _replaceable(out: Path) -> bool:
-    if not out.is_dir():
-        return False
-    names = {entry.name for entry in out.iterdir()}
-    if not names:
-        return True
-    about = read_json(out / MARKER) if MARKER in names else None
-    return isinstance(about, dict) and about.get("kind") == KIND and names <= _ENTRIES
 
 
 def histogram(cosines: npt.NDArray[np.float32]) -> Figure:
     """Draw how many ids have which cosine, on an axis that spreads what is close to 1."""
-    from matplotlib.figure import Figure
-
     edges = np.linspace(_LEAST, _MOST, 76)
     distances = np.log10(np.maximum(1 - cosines.astype(np.float64), 10.0**_LEAST))
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(distances, edges.tolist(), color="#3b6ea5", log=True)
+    figure, axes = new_figure(7, 3.4)
+    axes.hist(distances, edges.tolist(), color=BLUE, log=True)
     powers = range(_LEAST, 1)
     labels = ["1", *(f"{1 - 10.0**power:.{-power}f}" for power in powers[1:-1]), "0"]
     axes.set_xticks(list(powers), labels)

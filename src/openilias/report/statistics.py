@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from openilias.core.errors import OpenIliasError
-from openilias.core.files import atomic_folder, read_json, write_json
 from openilias.data.statistics import ANYWHERE, GRID, ImageSet, Spread, Statistics, spread
 from openilias.data.taxonomy import UNASSIGNED
 from openilias.evaluate.evaluation import CLUTTER_EDGES
+from openilias.report.figures.style import BLUE, LINE, ORANGE, figure_style, grid, new_figure, save_png, save_svg, short
+from openilias.report.output import output_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 KIND = "statistics"
 MARKER = "statistics.json"
-_QUERY, _POSITIVE, _LINE = "#d95f02", "#3b6ea5", "#555555"
+_QUERY, _POSITIVE = ORANGE, BLUE
 _BINS = 20
 
 
@@ -211,56 +210,15 @@ def write_statistics(statistics: Statistics, out: Path) -> list[str]:
     Raises:
         OpenIliasError: ``out`` holds something else.
     """
-    out = Path(out)
-    if out.exists() and not _replaceable(out):
-        raise OpenIliasError("The output path exists and holds no statistics.", where=out, fix="Give another --out.")
-    with atomic_folder(out) as folder:
+    with output_folder(out, KIND, as_json(statistics)) as folder:
         for name, text in csv_files(statistics).items():
             (folder / name).write_text(text, encoding="utf-8")
         with figure_style():
             for name, figure in figures(statistics).items():
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": "OpenILIAS"})
-                figure.savefig(folder / f"{name}.png", metadata={"Software": "OpenILIAS"})
+                save_svg(figure, folder / f"{name}.svg")
+                save_png(figure, folder / f"{name}.png")
         names = sorted(path.name for path in folder.iterdir())
-        write_json(folder / MARKER, {"kind": KIND, "files": names} | as_json(statistics))
     return [*names, MARKER]
-
-
-def _replaceable(out: Path) -> bool:
-    if not out.is_dir():
-        return False
-    names = {path.name for path in out.iterdir()}
-    if MARKER not in names:
-        return not names
-    about = read_json(out / MARKER)
-    files = about.get("files") if isinstance(about, dict) and about.get("kind") == KIND else None
-    return isinstance(files, list) and names <= {MARKER, *map(str, files)}
-
-
-@contextmanager
-def figure_style() -> Iterator[None]:
-    """Fix all that enters the bytes of a figure; what is set outside is there again afterwards."""
-    import matplotlib as mpl
-
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "openilias",
-        "svg.fonttype": "path",
-        "text.parse_math": False,
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "legend.framealpha": 1,
-        "legend.edgecolor": "white",
-        "savefig.dpi": 150,
-    }
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(settings)
-        yield
 
 
 def figures(statistics: Statistics) -> dict[str, Figure]:
@@ -277,17 +235,9 @@ def figures(statistics: Statistics) -> dict[str, Figure]:
 
 
 def _figure(size: tuple[float, float], draw: Callable[[Axes, Statistics], None], statistics: Statistics) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure.subplots(), statistics)
+    figure, axes = new_figure(*size)
+    draw(axes, statistics)
     return figure
-
-
-def grid(axes: Axes, axis: Any = "y") -> None:
-    """Draw a light grid."""
-    axes.grid(axis=axis, color="#dddddd", linewidth=0.6)
-    axes.tick_params(length=0 if axis == "x" else 3)
 
 
 def _whole_numbers(axis: Any) -> None:
@@ -314,7 +264,7 @@ def _draw_clutter(axes: Axes, s: Statistics) -> None:
     inner = [edge for edge in CLUTTER_EDGES[1:-1] if edge < edges[-1]]
     for number, edge in enumerate(inner):
         label = "limits of the evaluation's groups" if number == 0 else None
-        axes.axvline(edge, color=_LINE, linestyle=":", linewidth=1.2, label=label)
+        axes.axvline(edge, color=LINE, linestyle=":", linewidth=1.2, label=label)
     if inner:
         axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
         axes.legend(loc="upper right")
@@ -360,15 +310,11 @@ def _draw_categories(axes: Axes, s: Statistics) -> None:
     places = range(len(bars))
     drawn = axes.barh(places, [bar[2] for bar in bars], color=[colour[bar[0]] for bar in bars], height=0.78)
     axes.bar_label(drawn, padding=3, fontsize=8)
-    axes.set_yticks(places, [_short(bar[1]) for bar in bars])
+    axes.set_yticks(places, [short(bar[1]) for bar in bars])
     axes.set(xlabel="objects", ylim=(len(bars) - 0.4, -0.6), xlim=(0, 1.08 * max(bar[2] for bar in bars)))
     axes.set_title(f"Categories, coarse / mid / fine: {' / '.join(map(str, s.levels))}")
     totals = {name: sum(bar[2] for bar in bars if bar[0] == name) for name in coarse}
-    patches = [Patch(color=colour[name], label=f"{_short(name)} ({totals[name]:,})") for name in coarse]
+    patches = [Patch(color=colour[name], label=f"{short(name)} ({totals[name]:,})") for name in coarse]
     axes.figure.legend(handles=patches, frameon=False, loc="outside right upper")
     _whole_numbers(axes.xaxis)
     grid(axes, "x")
-
-
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"

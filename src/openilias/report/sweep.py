@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openilias.core.files import atomic_path, write_bytes
-from openilias.report.statistics import figure_style, grid
+from openilias.report.figures.style import figure_style, grid, new_figure, save_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,15 +83,12 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
     ]
     write_bytes(folder / TABLE, ("\n".join(lines) + "\n").encode())
     with atomic_path(folder / FIGURE) as temporary, figure_style():
-        figure(sweep).savefig(temporary, format="svg", metadata={"Date": None, "Creator": "OpenILIAS"})
+        save_svg(figure(sweep), temporary)
 
 
 def figure(sweep: Sweep) -> Figure:
     """Draw mAP over the memory of an image, a line for each shortlist, with the number of descriptors at each point."""
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = made.subplots()
+    made, axes = new_figure(6.4, 4)
     shortlists = sorted({point.shortlist for point in sweep.points})
     for number, shortlist in enumerate(shortlists):
         points = [point for point in sweep.points if point.shortlist == shortlist]
