@@ -15,7 +15,14 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import Attributes, Benchmark, Taxonomy
 from openilias.evaluate.evaluation import CLUTTER_EDGES, COVERAGE_EDGES, Evaluation, evaluate
-from openilias.evaluate.metrics import average_precision, oracle, without
+from openilias.evaluate.metrics import (
+    average_precision,
+    average_precision_of_hits,
+    block_ends,
+    ends_without,
+    oracle,
+    without,
+)
 from openilias.search.ranking import ABSENT, Ranking
 
 
@@ -66,12 +73,40 @@ def test_ap_by_hand() -> None:
 
 
 def test_oracle_ours_and_official() -> None:
-    relevant = np.array([[True, False, True, False]])
-    count, positives = np.array([4]), np.array([3])
-    assert oracle(relevant, count, positives, k=1000)[0] == pytest.approx(2 / 3)
-    assert oracle(relevant, count, positives, k=1)[0] == pytest.approx(1 / 3)
-    assert oracle(relevant, count, positives, k=1000, official=True)[0] == pytest.approx(0.5 * 1000 / 3)
-    assert oracle(relevant, np.array([0]), positives, k=5, official=True)[0] >= 0
+    hits, count, positives = np.array([2]), np.array([4]), np.array([3])
+    assert oracle(hits, count, positives, k=1000)[0] == pytest.approx(2 / 3)
+    assert oracle(np.array([1]), count, positives, k=1)[0] == pytest.approx(1 / 3)
+    assert oracle(hits, count, positives, k=1000, official=True)[0] == pytest.approx(0.5 * 1000 / 3)
+    assert oracle(np.array([0]), np.array([0]), positives, k=5, official=True)[0] == 0
+
+
+@given(st.lists(lists(), min_size=1, max_size=4), st.integers(1, 45))
+@settings(max_examples=200)
+def test_ap_of_hits_alone_is_that_of_the_lists(cases: list[tuple[list[float], list[bool], int, int]], k: int) -> None:
+    """Several lists at once, whole and with some of their hits taken out."""
+    width = max(len(scores) for scores, *_ in cases)
+    scores = np.full((len(cases), width), -np.inf, np.float32)
+    relevant = np.zeros((len(cases), width), bool)
+    for row, (values, marks, *_) in enumerate(cases):
+        scores[row, : len(values)], relevant[row, : len(values)] = values, marks
+    positives = np.array([positives for _, _, positives, _ in cases])
+    scores, relevant = scores[:, :k], relevant[:, :k]
+    query, column = np.nonzero(relevant)
+    end = block_ends(scores)[query, column].astype(np.int64)
+    right = average_precision(scores, relevant, positives, k=k)
+    assert average_precision_of_hits(query, end, positives, k=k) == pytest.approx(right, abs=1e-12)
+    removed = (np.arange(len(query)) * 7 + k) % 3 == 0
+    gone = np.zeros_like(relevant)
+    gone[query[removed], column[removed]] = True
+    right = average_precision(*without(scores, relevant, gone), positives, k=k)
+    found = average_precision_of_hits(query[~removed], ends_without(query, end, removed), positives, k=k)
+    assert found == pytest.approx(right, abs=1e-12)
+
+
+def test_blocks_of_equal_scores() -> None:
+    scores = np.array([[3.0, 2, 2, 2, 1], [5, 5, 4, -np.inf, -np.inf]], np.float32)
+    assert block_ends(scores).tolist() == [[1, 4, 4, 4, 5], [2, 2, 3, 5, 5]]
+    assert block_ends(np.zeros((2, 0), np.float32)).shape == (2, 0)
 
 
 def test_removal_closes_gaps() -> None:

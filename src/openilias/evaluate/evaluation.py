@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.ids import object_of
 from openilias.core.protocol import Compat, Protocol
 from openilias.data import Benchmark
-from openilias.evaluate.metrics import average_precision, oracle, without
+from openilias.evaluate.metrics import average_precision_of_hits, block_ends, ends_without, oracle
 from openilias.search.ranking import ABSENT, Ranking
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 COVERAGE_EDGES = (0.0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842, float("inf"))
 CLUTTER_EDGES = (0.0, 18.0, 33.0, 53.0, float("inf"))
@@ -140,7 +141,8 @@ def evaluate(
     counted = [item for item in asked if not (official and item in absent)]
     lists = _Lists(ranking, benchmark, counted, protocol.k)
     ap = lists.average_precision()
-    best = oracle(lists.relevant, lists.lengths, lists.positives, k=protocol.k, official=official)
+    best = lists.oracle(official=official)
+    ranks = lists.ranks()
     queries = tuple(
         QueryResult(
             item,
@@ -148,7 +150,7 @@ def evaluate(
             float(ap[row]),
             float(best[row]),
             benchmark.relevance[object_of(item)],
-            lists.ranks(row, benchmark.relevance[object_of(item)]),
+            tuple(map(ranks[row].get, benchmark.relevance[object_of(item)])),
             item not in absent,
         )
         for row, item in enumerate(counted)
@@ -187,50 +189,66 @@ def _asked(ranking: Ranking, benchmark: Benchmark) -> list[str]:
 
 
 class _Lists:
-    """The lists of the counted queries as arrays: what is relevant, and which database image stands where."""
+    """The hits of the counted queries, and what else their metrics need of their lists.
+
+    Attributes:
+        query: (H,) the query of each hit, rising.
+        rank: (H,) its rank, from 1; rising within a query.
+        end: (H,) the rank at which its block of equal scores ends.
+        positive: (H,) number of the positive, as the benchmark has them.
+        positives: (Q,) of each query.
+        lengths: (Q,) of the lists, down to k.
+    """
 
     def __init__(self, ranking: Ranking, benchmark: Benchmark, queries: list[str], k: int) -> None:
         place = {item: row for row, item in enumerate(ranking.query_ids)}
-        width = min(k, ranking.rows.shape[1])
+        number = {item: place for place, item in enumerate(benchmark.positives)}
+        objects = {name: place for place, name in enumerate(benchmark.relevance)}
         self.k = k
-        self.rows = np.full((len(queries), width), ABSENT, np.int64)
-        self.scores = np.full((len(queries), width), -np.inf, ranking.scores.dtype)
-        for row, item in enumerate(queries):
-            if item in place:
-                self.rows[row] = ranking.rows[place[item], :width]
-                self.scores[row] = ranking.scores[place[item], :width]
-        self.db_ids = ranking.db_ids
-        self.db_place = {item: row for row, item in enumerate(ranking.db_ids)}
-        self.objects = [object_of(item) for item in queries]
-        self.relevance = {name: benchmark.relevance[name] for name in set(self.objects)}
-        self.positives = np.array([len(self.relevance[name]) for name in self.objects], np.int64)
-        self.lengths = (self.rows != ABSENT).sum(axis=1)
-        self.relevant = self._standing(lambda item: True)
-
-    def _standing(self, wanted: Any) -> npt.NDArray[np.bool_]:
-        """(Q, n): a positive of the query stands there and is wanted."""
-        marks = np.zeros(self.rows.shape, bool)
-        for row, name in enumerate(self.objects):
-            places = [self.db_place[i] for i in self.relevance[name] if i in self.db_place and wanted(i)]
-            marks[row] = np.isin(self.rows[row], places)
-        return marks
+        self.ids = benchmark.positives
+        self.asked = np.array([objects[object_of(item)] for item in queries], np.int64)
+        self.owner = np.array([objects[object_of(item)] for item in benchmark.positives], np.int64)
+        self.positives = np.bincount(self.owner, minlength=len(objects))[self.asked].astype(np.int64)
+        # The last place is that of what pads short lists.
+        known = np.array([*map(number.get, ranking.db_ids, repeat(-1)), -1], np.int64)
+        given = np.array([place.get(item, -1) for item in queries], np.int64)
+        there = given >= 0
+        rows, scores = ranking.rows[given[there], :k], ranking.scores[given[there], :k]
+        self.lengths = np.zeros(len(queries), np.int64)
+        self.lengths[there] = (rows != ABSENT).sum(axis=1)
+        standing = known[rows]
+        own = (standing >= 0) & (self.owner[standing] == self.asked[there][:, None])
+        row, column = np.nonzero(own)
+        self.query, self.rank = np.flatnonzero(there)[row], column + 1
+        self.end = block_ends(scores)[row, column].astype(np.int64)
+        self.positive = standing[row, column]
 
     def average_precision(self) -> npt.NDArray[np.float64]:
-        return average_precision(self.scores, self.relevant, self.positives, k=self.k)
+        return average_precision_of_hits(self.query, self.end, self.positives, k=self.k)
 
-    def ranks(self, row: int, positives: tuple[str, ...]) -> tuple[int | None, ...]:
-        at = {int(db): rank for rank, db in enumerate(self.rows[row], start=1) if db != ABSENT}
-        return tuple(at.get(self.db_place.get(item, -2)) for item in positives)
+    def oracle(self, *, official: bool) -> npt.NDArray[np.float64]:
+        hits = np.bincount(self.query, minlength=len(self.positives))
+        return oracle(hits, self.lengths, self.positives, k=self.k, official=official)
 
-    def within(self, group: set[str]) -> tuple[npt.NDArray[np.float64], int]:
-        """AP of the queries that have positives in the group, other positives removed; and how many positives."""
-        inside = np.array([sum(i in group for i in self.relevance[name]) for name in self.objects], np.int64)
-        outside = self._standing(lambda item: item not in group)
-        scores, relevant = without(self.scores, self.relevant, outside)
-        rows = inside > 0
-        ap = average_precision(scores[rows], relevant[rows], inside[rows], k=self.k)
-        positives = sum(i in group for items in self.relevance.values() for i in items)
-        return ap, positives
+    def ranks(self) -> list[dict[str, int]]:
+        """Of each query the ranks of its positives that are in the list."""
+        found: list[dict[str, int]] = [{} for _ in self.positives]
+        for query, positive, rank in zip(self.query.tolist(), self.positive.tolist(), self.rank.tolist(), strict=True):
+            found[query][self.ids[positive]] = rank
+        return found
+
+    def within(self, members: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:
+        """AP of the queries that have positives in a group, other positives removed; and how many positives.
+
+        Args:
+            members: (P,) of the positives, whether they are of the group.
+        """
+        inside = np.bincount(self.owner[members], minlength=int(self.asked.max(initial=0)) + 1)[self.asked]
+        outside = ~members[self.positive]
+        ends = ends_without(self.query, self.end, outside)
+        some = inside > 0
+        ap = average_precision_of_hits(self.query[~outside], ends, np.maximum(inside, 1), k=self.k)[some]
+        return ap, int(members[np.isin(self.owner, self.asked)].sum())
 
 
 def _by_category(queries: tuple[QueryResult, ...], of: dict[str, str | None]) -> tuple[Group, ...]:
@@ -247,7 +265,7 @@ def _by_category(queries: tuple[QueryResult, ...], of: dict[str, str | None]) ->
     return tuple(
         Group(
             category,
-            float(np.mean([np.mean(by_object[name]) for name in names])),
+            fmean(fmean(by_object[name]) for name in names),
             len(names),
             sum(positives[name] for name in names),
         )
@@ -256,12 +274,11 @@ def _by_category(queries: tuple[QueryResult, ...], of: dict[str, str | None]) ->
 
 
 def _by_attribute(lists: _Lists, values: dict[str, Any], edges: tuple[float, ...]) -> tuple[Group, ...]:
-    known = {item: value for item, value in values.items() if value is not None}
-    if not known:
+    known = np.array([np.nan if values.get(item) is None else values[item] for item in lists.ids], np.float64)
+    if np.isnan(known).all():
         return ()
     groups = []
     for low, high in pairwise(edges):
-        members = {item for item, value in known.items() if low <= value < high}
-        ap, positives = lists.within(members)
+        ap, positives = lists.within((low <= known) & (known < high))
         groups.append(Group(f"{low:g}-{high:g}", float(ap.mean()) if len(ap) else None, len(ap), positives))
     return tuple(groups)
