@@ -33,7 +33,8 @@ from openilias.descriptors.extract import Options, extract
 from openilias.descriptors.extract_local import LocalOptions, extract_local
 from openilias.descriptors.local_store import LocalStore, open_local_store
 from openilias.descriptors.store import open_store
-from openilias.evaluate.evaluation import Evaluation, Group, evaluate
+from openilias.evaluate.evaluation import Evaluation, evaluate
+from openilias.evaluate.groups import Group
 from openilias.experiments.experiment import Experiment, SearchStep
 from openilias.experiments.run import run_experiment
 from openilias.experiments.tuning import tune_to

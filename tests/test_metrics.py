@@ -14,7 +14,8 @@ from sklearn.metrics import average_precision_score
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import Attributes, Benchmark, Taxonomy
-from openilias.evaluate.evaluation import CLUTTER_EDGES, COVERAGE_EDGES, Evaluation, evaluate
+from openilias.evaluate.evaluation import Evaluation, evaluate
+from openilias.evaluate.groups import CLUTTER_EDGES, COVERAGE_EDGES
 from openilias.evaluate.metrics import (
     average_precision,
     average_precision_of_hits,

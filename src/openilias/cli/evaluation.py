@@ -11,7 +11,8 @@ from openilias.cli.options import MOST_K, Json, Overwrite, PartialDatabase, emit
 from openilias.core.protocol import Compat
 
 if TYPE_CHECKING:
-    from openilias.evaluate.evaluation import Evaluation, Group
+    from openilias.evaluate.evaluation import Evaluation
+    from openilias.evaluate.groups import Group
 
 
 def register(app: typer.Typer) -> None:

@@ -18,7 +18,8 @@ from openilias.core.ids import DATABASE_PARTITIONS
 from openilias.core.manifests import State, claim, read_manifest, replacing, write_manifest
 from openilias.core.protocol import OF_SEARCH, Compat, Protocol
 from openilias.data import Benchmark
-from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, Group, QueryResult, evaluate
+from openilias.evaluate.evaluation import ALGORITHM_VERSION, Evaluation, QueryResult, evaluate
+from openilias.evaluate.groups import Group
 from openilias.evaluate.official import read_official
 from openilias.search.ranking import read_ranking
 

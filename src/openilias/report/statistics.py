@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from openilias.data.statistics import ANYWHERE, GRID, ImageSet, Spread, Statistics, spread
 from openilias.data.taxonomy import UNASSIGNED
-from openilias.evaluate.evaluation import CLUTTER_EDGES
+from openilias.evaluate.groups import CLUTTER_EDGES
 from openilias.report.figures.style import BLUE, LINE, ORANGE, figure_style, grid, new_figure, save_png, save_svg, short
 from openilias.report.output import output_folder
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from openilias.data.taxonomy import UNASSIGNED
-from openilias.evaluate.evaluation import CLUTTER_EDGES, COVERAGE_EDGES, Evaluation, Group, QueryResult
+from openilias.evaluate.evaluation import Evaluation, QueryResult
+from openilias.evaluate.groups import CLUTTER_EDGES, COVERAGE_EDGES, Group
 
 NOTHING = "–"
 _UNASSIGNED_LABEL = "other (not assigned at this level)"
