@@ -9,6 +9,7 @@ import numpy as np
 
 from openilias.evaluate.comparison import Comparison, Pair
 from openilias.report.figures.exhibit import Exhibit, write_exhibit
+from openilias.report.figures.per_query import ap_table
 from openilias.report.figures.style import BLUE, GREY, LINE, ORANGE, figure_style, grid, new_figure, short
 from openilias.report.layout import Column, Table, csv_of
 from openilias.report.output import output_folder
@@ -168,16 +169,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def per_query(comparison: Comparison) -> Table:
-    """Return the AP of every query by every model."""
-    aligned = comparison.aligned
-    names = tuple(Column(name, name) for name in aligned.names)
-    rows = tuple(
-        (item, *(100 * value for value in line)) for item, line in zip(aligned.ids, aligned.ap.tolist(), strict=True)
-    )
-    return Table("AP in %", (Column(aligned.unit, aligned.unit), *names), rows)
-
-
 def write_comparison(comparison: Comparison, out: Path) -> list[str]:
     """Write all exhibits, ``per_query.csv`` and ``model_comparison.json``: equal input, equal bytes.
 
@@ -190,5 +181,5 @@ def write_comparison(comparison: Comparison, out: Path) -> list[str]:
             for exhibit in (standings(comparison), differences(comparison), queries(comparison))
             for name in write_exhibit(exhibit, folder)
         ]
-        (folder / "per_query.csv").write_text(csv_of(per_query(comparison)), encoding="utf-8")
+        (folder / "per_query.csv").write_text(csv_of(ap_table(comparison.aligned)), encoding="utf-8")
     return [*names, "per_query.csv"]

@@ -22,6 +22,7 @@ class Exhibit:
         name: of its files.
         paper: what it is in the paper, as ``Fig. 6`` or ``Table 3``; empty if it is not there.
         table: its numbers; the title says what is shown.
+        data: what its CSV file holds, where that is more than the table shows.
         figure: drawn within :func:`openilias.report.figures.style.figure_style`; None of a table.
     """
 
@@ -29,6 +30,7 @@ class Exhibit:
     paper: str
     table: Table
     figure: Figure | None = None
+    data: Table | None = None
 
     @property
     def title(self) -> str:
@@ -44,7 +46,7 @@ def write_exhibit(exhibit: Exhibit, folder: Path) -> list[str]:
     Returns:
         The names of the files.
     """
-    texts = {"csv": csv_of(exhibit.table), "md": markdown(exhibit.table), "tex": latex(exhibit.table)}
+    texts = {"csv": csv_of(exhibit.data or exhibit.table), "md": markdown(exhibit.table), "tex": latex(exhibit.table)}
     for ending, text in texts.items():
         write_bytes(folder / f"{exhibit.name}.{ending}", text.encode())
     if exhibit.figure is not None:

@@ -1,0 +1,69 @@
+"""What figures know of a model that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from openilias.evaluate.evaluation import Evaluation
+from openilias.models.record import Record
+from openilias.report.tables import cut_name
+
+Queries = Literal["image", "text", "both"]
+FULL = 99_000_000
+"""A database from so many images on is that of ILIAS with all its distractors."""
+MINI = range(5_000_000, 5_010_000)
+"""Sizes of mini-ILIAS: 5M distractors and its positives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One run.
+
+    Attributes:
+        name: as it is shown; all names of a report differ.
+        benchmark: name of the benchmark.
+        evaluation: what was found.
+        record: of the model in the zoo; None if it has none.
+        model: its name.
+        dims: of its descriptors, if known.
+        adapted: whether they are adapted.
+        reranked: the method of re-ranking; None without.
+        queries: of which kind.
+        database_size: images that were searched, if known.
+        resolution: of the images in pixels, if known.
+    """
+
+    name: str
+    benchmark: str
+    evaluation: Evaluation
+    record: Record | None = None
+    model: str = "unknown model"
+    dims: int | None = None
+    adapted: bool = False
+    reranked: str | None = None
+    queries: Queries = "image"
+    database_size: int | None = None
+    resolution: int | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether its numbers may stand beside those of the paper: all of ILIAS was searched, or mini-ILIAS."""
+        return self.full or (self.database_size is not None and self.database_size in MINI)
+
+    @property
+    def full(self) -> bool:
+        """Whether all of ILIAS was searched."""
+        return self.database_size is not None and self.database_size >= FULL
+
+
+def map_label(measured: Sequence[Measured]) -> str:
+    """Return how mAP is written on an axis."""
+    cuts = {cut_name(one.evaluation.protocol.k) for one in measured}
+    return f"mAP@{cuts.pop()}, %" if len(cuts) == 1 else "mAP, %"
+
+
+def on_benchmarks(measured: Sequence[Measured]) -> str:
+    """Return on what they were measured, in words."""
+    return ", ".join(dict.fromkeys(one.benchmark for one in measured))
