@@ -46,7 +46,9 @@ def search(kept: np.ndarray, depth: int) -> Ranking:
 
 
 def of_all(depth: int) -> Numbered:
-    return numbered(search(np.arange(POSITIVES + DISTRACTORS), depth), BENCHMARK, POSITIVES + DISTRACTORS)
+    return numbered(
+        search(np.arange(POSITIVES + DISTRACTORS), depth), BENCHMARK, positives=POSITIVES, distractors=DISTRACTORS
+    )
 
 
 def plain_map(kept: np.ndarray, k: int) -> float:
@@ -121,8 +123,11 @@ def test_which_random_set_is_as_hard() -> None:
 def test_what_has_no_rows_is_refused() -> None:
     ranking = search(np.arange(POSITIVES + DISTRACTORS), 10)
     with pytest.raises(OpenIliasError, match="does not say which rows"):
-        numbered(Ranking(ranking.query_ids, ranking.db_ids, ranking.rows, ranking.scores), BENCHMARK, 1000)
+        without = Ranking(ranking.query_ids, ranking.db_ids, ranking.rows, ranking.scores)
+        numbered(without, BENCHMARK, positives=POSITIVES, distractors=DISTRACTORS)
     with pytest.raises(OpenIliasError, match="not of a database of 20"):
-        numbered(ranking, BENCHMARK, 20)
-    with pytest.raises(OpenIliasError, match="not the first rows"):
-        numbered(search(np.arange(POSITIVES + DISTRACTORS), 200), BENCHMARK, 1000, absent=BENCHMARK.positives[:9])
+        numbered(ranking, BENCHMARK, positives=POSITIVES, distractors=20)
+    deep = search(np.arange(POSITIVES + DISTRACTORS), 200)
+    for positives in (3, 30):
+        with pytest.raises(OpenIliasError, match="are not the positives"):
+            numbered(deep, BENCHMARK, positives=positives, distractors=1000)

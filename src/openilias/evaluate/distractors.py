@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +73,14 @@ def curve_sizes(total: int) -> tuple[int, ...]:
     return (0, *(size for size in powers if size < total), total) if total else (0,)
 
 
-def numbered(ranking: Ranking, benchmark: Benchmark, database_size: int, absent: Collection[str] = ()) -> Numbered:
+def numbered(ranking: Ranking, benchmark: Benchmark, *, positives: int, distractors: int) -> Numbered:
     """Number the distractors of a ranking by their rows in the database.
 
     Args:
         ranking: with its ``db_rows``: as :func:`openilias.search.stores.search_to` writes it.
         benchmark: that was searched.
-        database_size: images that were searched.
-        absent: positives that were not.
+        positives: that were searched.
+        distractors: likewise.
 
     Raises:
         OpenIliasError: the ranking does not know its rows, or they are not those of a whole database.
@@ -91,20 +91,19 @@ def numbered(ranking: Ranking, benchmark: Benchmark, database_size: int, absent:
             fix="Search with ilias search; official files and ensembles do not say.",
         )
     index = {item: place for place, item in enumerate(benchmark.positives)}
-    before = len(set(benchmark.positives) - set(absent))
     own = np.array([index.get(item, -1) for item in ranking.db_ids], np.int64)
-    number = np.where(own >= 0, -1, ranking.db_rows - before)
-    if (ranking.db_rows[own >= 0] >= before).any() or (number[own < 0] < 0).any() or database_size < before:
-        raise OpenIliasError("The positives are not the first rows of what was searched.", fix="Search all of them.")
-    if (number >= database_size - before).any():
-        raise OpenIliasError(f"A row of this ranking is not of a database of {database_size:,} images.")
+    number = np.where(own >= 0, -1, ranking.db_rows - positives)
+    if (ranking.db_rows[own >= 0] >= positives).any() or (number[own < 0] < 0).any():
+        raise OpenIliasError(f"The first {positives:,} rows that were searched are not the positives.")
+    if (number >= distractors).any():
+        raise OpenIliasError(f"A row of this ranking is not of a database of {distractors:,} distractors.")
     names = {name: place for place, name in enumerate(benchmark.relevance)}
     owner = np.array([names[object_of(item)] for item in benchmark.positives], np.int64)
     asked = np.array([names.get(object_of(item), -1) for item in ranking.query_ids], np.int64)
     positive = np.append(own, -1)[ranking.rows]  # the last place is that of what pads short lists
     relevant = (positive >= 0) & (np.append(owner, -2)[positive] == asked[:, None])
     counts = np.bincount(owner, minlength=len(names))[asked]
-    return Numbered(ranking, number, database_size - before, relevant, counts, ranking.lengths >= database_size)
+    return Numbered(ranking, number, distractors, relevant, counts, ranking.lengths >= positives + distractors)
 
 
 def distractor_curve(found: Numbered, sizes: Sequence[int], *, seeds: Sequence[int] = (0, 1, 2), k: int) -> Curve:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openilias.core.errors import OpenIliasError
-from openilias.evaluate.metrics import average_precision, without
+from openilias.evaluate.metrics import average_precision_of_hits, block_ends
 
 _ROUNDS = 6
 
@@ -107,22 +107,27 @@ def average_precision_within(
     """
     if (outside & relevant).any():
         raise OpenIliasError("A positive is left out of a subset of the distractors.")
-    left, marks = without(scores, relevant, outside)
-    low = average_precision(left, marks, positives, k=k)
-    lengths = np.isfinite(left).sum(axis=1)
-    hits = marks.sum(axis=1)
+    query, place = np.nonzero(relevant)
+    gone = np.zeros((scores.shape[0], scores.shape[1] + 1), np.int32)
+    np.cumsum(outside, axis=1, out=gone[:, 1:])
+    finite = np.isfinite(scores)
+    lengths = finite.sum(axis=1) - gone[:, -1]
+    rank = place + 1 - gone[query, place]
+    end = block_ends(scores)[query, place].astype(np.int64)
+    end = np.minimum(end - gone[query, end], k)
+    inside = rank <= k
+    low = average_precision_of_hits(query[inside], end[inside], positives, k=k)
+    hits = np.bincount(query, minlength=len(positives))
     # What follows may have the score of the last image; the positives of that score are then not settled.
-    last = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, initial=np.inf)
-    beside = marks & (left == last[:, None])
-    open_ = ~whole & (lengths < k) & ((hits < positives) | beside.any(axis=1))
-    if not open_.any():
+    last = np.where(finite, scores, np.inf).min(axis=1, initial=np.inf)
+    beside = scores[query, place] == last[query]
+    count = np.bincount(query[beside], minlength=len(positives))
+    rows = ~whole & (lengths < k) & ((hits < positives) | (count > 0))
+    if not rows.any():
         return Within(low, low)
-    high = low.copy()
-    rows = np.flatnonzero(open_)
-    low[rows] = average_precision(left[rows], marks[rows] & ~beside[rows], positives[rows], k=k)
-    for row in rows:  # the positives that are missing come next, with the last score: no order of them gives more
-        more = min(int(positives[row] - hits[row]), k - int(lengths[row]))
-        values = np.append(left[row, : lengths[row]], np.full(more, last[row] if np.isfinite(last[row]) else 0.0))
-        ones = np.append(marks[row, : lengths[row]], np.ones(more, bool))
-        high[row] = average_precision(values[None], ones[None], positives[row : row + 1], k=k)[0]
-    return Within(low, high)
+    certain = average_precision_of_hits(query[~beside], end[~beside], positives, k=k)
+    # The positives that are missing come next, with the last score: no order of them gives more.
+    more = np.clip(positives - hits, 0, k - lengths)
+    block = (count + more) * (hits + more) / np.maximum(lengths + more, 1)
+    high = certain + block / np.minimum(k, positives)
+    return Within(np.where(rows, certain, low), np.where(rows, high, low))
