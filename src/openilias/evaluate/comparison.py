@@ -255,6 +255,22 @@ def intervals(found: Clusters, *, level: float = LEVEL, resamples: int = RESAMPL
     )
 
 
+def oracle_of_models(aligned: Aligned) -> list[tuple[str, float]]:
+    """Return models in the order in which each raises the mean of the best AP per query most, and that mean.
+
+    Args:
+        aligned: the APs; of equal gains the first model counts.
+    """
+    best, found = np.zeros(len(aligned.ids)), []
+    left = list(range(len(aligned.names)))
+    while left:
+        reached = [float(np.maximum(best, aligned.ap[:, n]).mean()) for n in left]
+        chosen = left.pop(int(np.argmax(reached)))
+        best = np.maximum(best, aligned.ap[:, chosen])
+        found.append((aligned.names[chosen], float(best.mean())))
+    return found
+
+
 def effect_size(differences: npt.ArrayLike) -> float | None:
     """Return the mean of paired differences over their standard deviation; None if they do not vary."""
     values = np.asarray(differences, np.float64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openilias.core.errors import OpenIliasError
+from openilias.core.files import read_json
 from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.results import MANIFEST, read_evaluation
 
@@ -33,6 +34,12 @@ class Result:
         """The fingerprint of the benchmark."""
         found = self.manifest["made_from"].get("benchmark")
         return None if found is None else str(found)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """``run.json`` of the run; empty without."""
+        folder = self.folder if self.folder.name != "evaluation" else self.folder.parent
+        return read_json(folder / "run.json") if (folder / "run.json").exists() else {}
 
 
 def read_results(given: Sequence[str], *, across_benchmarks: bool = False) -> list[Result]:

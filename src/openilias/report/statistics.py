@@ -15,7 +15,10 @@ import numpy.typing as npt
 from openilias.data.statistics import ANYWHERE, GRID, ImageSet, Spread, Statistics, spread
 from openilias.data.taxonomy import UNASSIGNED
 from openilias.evaluate.groups import CLUTTER_EDGES
+from openilias.published.printed import value_of
+from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.style import BLUE, LINE, ORANGE, figure_style, grid, new_figure, save_png, save_svg, short
+from openilias.report.layout import Column, Table
 from openilias.report.output import output_folder
 
 if TYPE_CHECKING:
@@ -219,6 +222,40 @@ def write_statistics(statistics: Statistics, out: Path) -> list[str]:
                 save_png(figure, folder / f"{name}.png")
         names = sorted(path.name for path in folder.iterdir())
     return [*names, MARKER]
+
+
+_EXHIBITS = {
+    "positives_per_object": ("figure-3a-positives", "Fig. 3a", "Objects by their number of positives."),
+    "clutter": ("figure-3b-clutter", "Fig. 3b", "Positives by the segments outside their boxes."),
+    "coverage": ("figure-3c-coverage", "Fig. 3c", "Images by the share of them inside their boxes."),
+    "heat_map": ("figure-i-boxes", "Fig. I", "Where the boxes of the positives lie: share of them that covers a cell."),
+}
+
+
+def exhibits(statistics: Statistics) -> list[Exhibit]:
+    """Return Figs. 3 and I as far as there are numbers; within ``figure_style``."""
+    drawn, texts = figures(statistics), csv_files(statistics)
+    found = []
+    for key, (name, paper, title) in _EXHIBITS.items():
+        if key in drawn:
+            data = _table(title, texts[f"{key}.csv"])
+            table = data if statistics.heat is None or key != "heat_map" else _heat_table(title, statistics.heat)
+            found.append(Exhibit(name, paper, table, drawn[key], data))
+    return found
+
+
+def _heat_table(title: str, heat: npt.NDArray[np.float64], parts: int = 8) -> Table:
+    """Return means over blocks of cells, in %: the cells themselves are too many to read."""
+    blocks = 100 * heat.reshape(parts, GRID // parts, parts, GRID // parts).mean(axis=(1, 3))
+    columns = (Column("row", "from the top"), *(Column(f"column_{n}", str(n)) for n in range(1, parts + 1)))
+    rows = tuple((n, *line) for n, line in enumerate(blocks.tolist(), start=1))
+    return Table(f"{title} In % of the positives, eighths of width and height.", columns, rows)
+
+
+def _table(title: str, text: str) -> Table:
+    header, *lines = csv.reader(text.splitlines())
+    rows = tuple(tuple(value_of(cell) for cell in line) for line in lines)
+    return Table(title, tuple(Column(name, name, None) for name in header), rows)
 
 
 def figures(statistics: Statistics) -> dict[str, Figure]:
