@@ -97,7 +97,7 @@ def bold(table: Table) -> frozenset[tuple[int, int]]:
             for row, value in enumerate(values[place] for values in table.rows)
             if isinstance(value, int | float) and (row, place) not in table.marks
         }
-        if column.best and len(numbers) > 1:
+        if column.best and len(set(numbers.values())) > 1:
             best = max(numbers.values()) if column.best == "high" else min(numbers.values())
             found |= {(row, place) for row, number in numbers.items() if number == best}
     return frozenset(found)

@@ -110,7 +110,7 @@ def _markdown_cell(text: str) -> str:
 
 
 def _numeric(text: str) -> bool:
-    return text == NOTHING or text.lstrip("+-")[:1].isdigit()
+    return text == NOTHING or text.lstrip("+-*")[:1].isdigit()
 
 
 def summary_rows(evaluation: Evaluation, *, database_size: int | None = None) -> list[SummaryRow]:

@@ -10,7 +10,7 @@ import numpy as np
 from openilias.evaluate.distractors import Curve, equivalent_size
 from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.style import colour, grid, new_figure, short
+from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
 
@@ -40,10 +40,11 @@ def distractors(curves: Mapping[str, Curve], *, k: int) -> Exhibit | None:
     axes.set_xscale("log")
     largest = max(size for curve in curves.values() for size in curve.sizes)
     powers = [10**power for power in range(1, 10) if first <= 10**power <= largest]
-    axes.set_xticks([zero, *powers], ["0", *map(_count, powers)])
+    ends = [largest] if largest and (not powers or largest > 1.6 * powers[-1]) else []
+    axes.set_xticks([zero, *powers, *ends], ["0", *map(_count, (*powers, *ends))])
     axes.minorticks_off()
     axes.set(xlabel="distractors", ylabel=f"mAP@{k:,}, %")
-    axes.set_ylim(0, None)
+    from_zero(axes)
     axes.set_title("mAP against the number of distractors")
     axes.legend()
     grid(axes, "both")
@@ -76,7 +77,7 @@ def distractors(curves: Mapping[str, Curve], *, k: int) -> Exhibit | None:
 def _count(number: int) -> str:
     for size, name in ((10**6, "M"), (10**3, "k")):
         if number >= size:
-            return f"{number // size}{name}"
+            return f"{number / size:.3g}{name}"
     return str(number)
 
 

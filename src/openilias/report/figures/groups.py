@@ -13,7 +13,7 @@ from openilias.evaluate.groups import CLUTTER_EDGES, COVERAGE_EDGES, RANK_EDGES,
 from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, map_label, on_benchmarks
-from openilias.report.figures.style import colour, grid, new_figure, short
+from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
 Cut = Literal["official", "quartiles"]
@@ -62,7 +62,7 @@ def groups(
         ylabel=map_label([one for one, _ in kept]),
         xlim=(-0.3, len(labels) - 0.7),
     )
-    axes.set_ylim(0, None)
+    from_zero(axes)
     cut = "official groups" if official else "quartiles of these positives"
     axes.set_title(f"mAP by {'area coverage' if attribute == 'coverage' else 'clutter'}, {cut}")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

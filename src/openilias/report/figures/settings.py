@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, map_label
-from openilias.report.figures.style import colour, grid, new_figure, short
+from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
 TRAININGS = {
@@ -38,7 +38,7 @@ def dimensions(measured: Sequence[Measured]) -> Exhibit | None:
     axes.set_xticks(dims, [str(size) for size in dims])
     axes.minorticks_off()
     axes.set(xlabel="dimensions of the adapted descriptor", ylabel=map_label(measured))
-    axes.set_ylim(0, None)
+    from_zero(axes)
     axes.set_title("mAP by the dimensions of the descriptor")
     axes.legend()
     grid(axes, "both")
@@ -83,7 +83,7 @@ def benchmarks(
     axes.set_xlabel(f"{map_label(list(others.values()))} on {other_name}")
     axes.set_ylabel(f"{map_label(list(models.values()))} on {name}")
     axes.set_xlim(0, None)
-    axes.set_ylim(0, None)
+    from_zero(axes)
     axes.margins(x=0.15)
     axes.set_title(f"{name} against {other_name}" + (", adapted" if adapted else ""))
     axes.legend()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,27 @@ def grid(axes: Axes, axis: Any = "y") -> None:
     """Draw a light grid."""
     axes.grid(axis=axis, color="#dddddd", linewidth=0.6)
     axes.tick_params(length=0 if axis == "x" else 3)
+
+
+def from_zero(axes: Axes) -> None:
+    """Let the y axis begin at 0, with some room above what was drawn so far."""
+    axes.set_ylim(0, 1.06 * max(axes.dataLim.y1, 1e-9))
+
+
+def apart(places: Sequence[float], least: float) -> list[float]:
+    """Move places apart until no two are nearer than this; their order stays."""
+    order = sorted(range(len(places)), key=lambda n: places[n])
+    moved = [places[n] for n in order]
+    for _ in range(len(moved)):
+        for n in range(1, len(moved)):
+            missing = least - (moved[n] - moved[n - 1])
+            if missing > 0:
+                moved[n - 1] -= missing / 2
+                moved[n] += missing / 2
+    found = [0.0] * len(places)
+    for n, place in zip(order, moved, strict=True):
+        found[n] = place
+    return found
 
 
 def colour(number: int) -> str:

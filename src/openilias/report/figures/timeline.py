@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from openilias.published import image_rows, reranked_by_method, text_rows
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured
-from openilias.report.figures.style import BLUE, GREEN, ORANGE, RED, grid, new_figure, short
+from openilias.report.figures.style import BLUE, GREEN, ORANGE, RED, apart, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
 IMAGES, TEXTS, RERANKED = "image-to-image, adapted", "text-to-image", "re-ranked with local descriptors"
@@ -53,20 +53,20 @@ def timeline(measured: Sequence[Measured] = ()) -> Exhibit:
         curve = best_so_far(points)
         steps = [*curve, (max(last, curve[-1][0]) + 0.6, curve[-1][1])]
         axes.step(*zip(*steps, strict=True), where="post", color=colour, linewidth=1.8, label=name)
-    others = False
-    for one in measured:
+    others = not all(one.full for one in measured)
+    values = [100 * one.evaluation.map for one in measured]
+    highest = max([*values, *(value for *_, value in published)])
+    for one, value, label in zip(measured, values, apart(values, 0.045 * highest), strict=True):
         year = last + 0.5 if one.record is None else one.record.year
-        others |= not one.full
         fill = RED if one.full else "white"
-        axes.plot([year], [100 * one.evaluation.map], "*", color=RED, markerfacecolor=fill, markersize=11)
+        axes.plot([year], [value], "*", color=RED, markerfacecolor=fill, markersize=10)
         axes.annotate(
-            short(one.name), (year, 100 * one.evaluation.map), xytext=(-7, 0), textcoords="offset points", ha="right",
-            va="center", fontsize=8,
-        )  # fmt: skip
+            short(one.name), (year, label), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8
+        )
     if measured:
         axes.plot([], [], "*", color=RED, markerfacecolor="white" if others else RED, label="ours")
     axes.set(xlabel="year of publication", ylabel="mAP@1k, %", xlim=(2011.5, last + 0.8))
-    axes.set_ylim(0, None)
+    from_zero(axes)
     axes.set_title("Performance over time on ILIAS, 100M distractors" + (", and ours" if measured else ""))
     axes.legend(loc="upper left")
     grid(axes)
