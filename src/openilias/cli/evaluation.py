@@ -65,26 +65,27 @@ def evaluate(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders with ranking and evaluation.", metavar="RUN...")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders with ranking and evaluation, or NAME=FOLDER.", metavar="RUN...")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     benchmark: Annotated[Path | None, typer.Option(help="Where the pictures are; as the run says by default.")] = None,
-    gallery: Annotated[int, typer.Option(min=1, help="Queries shown with pictures.")] = 24,
+    gallery: Annotated[int, typer.Option(min=1, help="Queries of which the first images are shown.")] = 60,
+    positives: Annotated[
+        bool, typer.Option("--all-pictures/--few-pictures", help="Thumbnails of all queries and positives.")
+    ] = True,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Every figure and table there is.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of intervals, tests and random subsets.")] = 0,
     json: Json = None,
 ) -> None:
-    """Write a static page for each run: protocol, numbers, galleries. Opens without a server."""
-    from openilias.core.errors import OpenIliasError
-    from openilias.experiments.report import report_run
+    """Write a site of one or many runs: leaderboard, queries, categories, figures. Opens without a server."""
+    from openilias.experiments.report import report_site
+    from openilias.report.site import Choice
 
-    names = [run.resolve().name for run in runs]
-    if len(set(names)) < len(names):
-        raise OpenIliasError("Two of the runs have the same name.", fix="Report them one by one.")
-    pages = [
-        report_run(run, out if len(runs) == 1 else out / name, benchmark=benchmark, gallery_queries=gallery)
-        for run, name in zip(runs, names, strict=True)
-    ]
-    for page in pages:
-        say(str(page))
-    emit({"pages": [str(page) for page in pages]}, json)
+    choice = Choice(gallery, positives, figures)
+    page = report_site(runs, out, benchmark=benchmark, choice=choice, seed=seed)
+    say(str(page))
+    emit({"page": str(page)}, json)
 
 
 def show_evaluation(result: Evaluation) -> None:

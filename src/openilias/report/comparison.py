@@ -15,9 +15,9 @@ from openilias.data import Benchmark
 from openilias.descriptors.compare import QUANTILES, Comparison, compare_stores
 from openilias.descriptors.store import DescriptorStore, told_if_full
 from openilias.report.figures.style import BLUE, figure_style, grid, new_figure, save_svg
-from openilias.report.gallery import Picture, show
 from openilias.report.html import environment
 from openilias.report.output import output_folder
+from openilias.report.pictures import Picture, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,17 +14,16 @@ import jinja2
 from markupsafe import Markup, escape
 
 from openilias.core.errors import first_few
-from openilias.core.files import atomic_folder, read_json, write_json
 from openilias.core.protocol import OF_SEARCH
 from openilias.data import Benchmark
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.report import compression, reranking, tables
 from openilias.report.gallery import Gallery, Shown, make_gallery
+from openilias.report.output import output_folder
+from openilias.report.pictures import IMAGES, Images
 from openilias.search.ranking import Ranking
 
 KIND = "report"
-MARKER = "report.json"
-_ENTRIES = {MARKER, "index.html", "images", "queries.csv", "groups.csv", "compression.csv"}
 
 PROTOCOL_MEANING = {
     "resolution": "target size of an image in pixels",
@@ -104,41 +103,45 @@ class Dot:
     label: str
 
 
-def is_report(folder: Path) -> bool:
-    """Tell whether a folder is a report of ours and nothing else, so that it may be replaced by one."""
-    marker = folder / MARKER
-    if not marker.is_file() or {entry.name for entry in folder.iterdir()} - _ENTRIES:
-        return False
-    about = read_json(marker)
-    return isinstance(about, dict) and about.get("kind") == KIND
-
-
 def write_report(report: ReportInput, out: Path, *, gallery_queries: int = 24) -> Path:
-    """Write ``index.html``, ``images/``, ``queries.csv``, ``groups.csv`` and, if there are compressed searches,
-    ``compression.csv``: equal input, equal bytes.
+    """Write the report of one run: equal input, equal bytes.
 
     Args:
         report: what is shown.
-        out: folder; whatever was there is replaced, and only by a whole report.
+        out: folder; a report that was there is replaced, and only by a whole one.
         gallery_queries: how many queries are shown with pictures.
 
     Returns:
         The path of ``index.html``.
+
+    Raises:
+        OpenIliasError: ``out`` holds something else.
     """
     out = Path(out)
-    with atomic_folder(out) as folder:
-        gallery = make_gallery(report.benchmark, report.ranking, report.evaluation, folder, queries=gallery_queries)
-        (folder / "queries.csv").write_text(tables.queries_csv(report.evaluation), encoding="utf-8")
-        (folder / "groups.csv").write_text(tables.groups_csv(report.evaluation), encoding="utf-8")
-        found = compression.compression_of(report.ranking, report.evaluation, report.compressed)
-        if found is not None:
-            (folder / "compression.csv").write_text(compression.compression_csv(found), encoding="utf-8")
-        moved = None
-        if report.reranked is not None:
-            moved = reranking.moved_of(report.reranked, report.evaluation, report.benchmark, folder)
-        (folder / "index.html").write_text(_render(report, gallery, found, moved), encoding="utf-8")
-        write_json(folder / MARKER, {"kind": KIND, "title": report.title})
+    with output_folder(out, KIND, {"title": report.title}) as folder:
+        write_page(report, folder, Images(folder / IMAGES), gallery_queries=gallery_queries)
     return out / "index.html"
+
+
+def write_page(report: ReportInput, folder: Path, images: Images, *, gallery_queries: int) -> None:
+    """Write ``index.html``, ``queries.csv``, ``groups.csv`` and, if there are compressed searches, ``compression.csv``.
+
+    Args:
+        report: what is shown.
+        folder: of the page.
+        images: where the pictures go.
+        gallery_queries: how many queries are shown with pictures.
+    """
+    gallery = make_gallery(report.benchmark, report.ranking, report.evaluation, images, queries=gallery_queries)
+    (folder / "queries.csv").write_text(tables.queries_csv(report.evaluation), encoding="utf-8")
+    (folder / "groups.csv").write_text(tables.groups_csv(report.evaluation), encoding="utf-8")
+    found = compression.compression_of(report.ranking, report.evaluation, report.compressed)
+    if found is not None:
+        (folder / "compression.csv").write_text(compression.compression_csv(found), encoding="utf-8")
+    moved = None
+    if report.reranked is not None:
+        moved = reranking.moved_of(report.reranked, report.evaluation, report.benchmark, images)
+    (folder / "index.html").write_text(_render(report, gallery, found, moved), encoding="utf-8")
 
 
 def environment() -> jinja2.Environment:

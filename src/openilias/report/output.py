@@ -24,12 +24,21 @@ def output_folder(out: Path, kind: str, about: Mapping[str, Any]) -> Iterator[Pa
         OpenIliasError: ``out`` holds something else.
     """
     out = Path(out)
-    if out.exists() and not _replaceable(out, kind):
-        raise OpenIliasError(f"The output path exists and holds no {kind}.", where=out, fix="Give another --out.")
+    check_output(out, kind)
     with atomic_folder(out) as folder:
         yield folder
         names = sorted(path.name for path in folder.iterdir())
         write_json(folder / f"{kind}.json", {"kind": kind, "files": names, **about})
+
+
+def check_output(out: Path, kind: str) -> None:
+    """Refuse a path that holds something else than a folder of a kind.
+
+    Raises:
+        OpenIliasError: it does.
+    """
+    if out.exists() and not _replaceable(out, kind):
+        raise OpenIliasError(f"The output path exists and holds no {kind}.", where=out, fix="Give another --out.")
 
 
 def _replaceable(out: Path, kind: str) -> bool:

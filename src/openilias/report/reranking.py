@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,8 @@ from openilias.data import Benchmark, Item
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.images.decode import decode
 from openilias.models.local_features import LocalFeatures
-from openilias.report.gallery import IMAGES, QUALITY, find_items, plain_reason, thumbnail_name
 from openilias.report.matches import draw_matches
+from openilias.report.pictures import Images, find_items, plain_reason, thumbnail_name
 
 EACH = 6
 """Queries that gain, and that lose, with pictures."""
@@ -127,14 +126,14 @@ def moved_positive(before: QueryResult, after: QueryResult, *, gained: bool) -> 
     return chosen
 
 
-def moved_of(search: RerankedSearch, evaluation: Evaluation, benchmark: Benchmark, out: Path) -> Moved:
-    """Compare before and after, and draw what has moved most to ``out/images``.
+def moved_of(search: RerankedSearch, evaluation: Evaluation, benchmark: Benchmark, images: Images) -> Moved:
+    """Compare before and after, and draw what has moved most.
 
     Args:
         search: what was re-ranked.
         evaluation: of the new ranking.
         benchmark: where the pictures are.
-        out: folder of the report.
+        images: where the pictures go.
     """
     earlier = {query.query_id: query for query in search.before.queries}
     both = [(earlier[query.query_id], query) for query in evaluation.queries if query.query_id in earlier]
@@ -145,9 +144,8 @@ def moved_of(search: RerankedSearch, evaluation: Evaluation, benchmark: Benchmar
         ("Queries that lose most", [(b, a, moved_positive(b, a, gained=False)) for b, a in fallen[:EACH]]),
     ]
     items = find_items(benchmark, [item for _, part in chosen for *_, item in part if item is not None])
-    (out / IMAGES).mkdir(parents=True, exist_ok=True)
     parts = tuple(
-        (title, tuple(_move(before, after, item, search, benchmark, items, out) for before, after, item in part))
+        (title, tuple(_move(before, after, item, search, benchmark, items, images) for before, after, item in part))
         for title, part in chosen
         if part
     )
@@ -176,21 +174,21 @@ def _move(
     search: RerankedSearch,
     benchmark: Benchmark,
     items: Mapping[str, Item],
-    out: Path,
+    images: Images,
 ) -> Move:
     if item is None:
         why = "No positive that is in both lists has moved that way."
         return Move(after.query_id, before.ap, after.ap, None, (None, None), None, why)
     above = negatives_above(before)[item], negatives_above(after)[item]
     try:
-        picture, matched = _picture(after.query_id, item, search, benchmark, items, out)
+        picture, matched = _picture(after.query_id, item, search, benchmark, items, images)
     except OpenIliasError as error:
         picture, matched = None, plain_reason(error, benchmark)
     return Move(after.query_id, before.ap, after.ap, item, above, picture, matched)
 
 
 def _picture(
-    query: str, item: str, search: RerankedSearch, benchmark: Benchmark, items: Mapping[str, Item], out: Path
+    query: str, item: str, search: RerankedSearch, benchmark: Benchmark, items: Mapping[str, Item], images: Images
 ) -> tuple[tuple[str, int, int], str]:
     if item not in items:
         raise OpenIliasError("This image is not in the benchmark folder.")
@@ -205,5 +203,4 @@ def _picture(
     drawn = draw_matches(asked, known, geometries[0], geometries[1], pairs, side=SIDE)
     name = "match-" + thumbnail_name(f"{query} {item}")
     picture = Image.fromarray(drawn)
-    picture.save(out / IMAGES / name, "JPEG", quality=QUALITY, optimize=True)
-    return (f"{IMAGES}/{name}", picture.width, picture.height), matched
+    return (images.write(name, picture), picture.width, picture.height), matched
