@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
                 missing += made.why
             step()
     aligned = _aligned(runs, missing)
-    pairs = [] if aligned is None else [(0, n) for n in range(1, len(aligned.names))]
+    pairs = [] if aligned is None else list(combinations(range(len(aligned.names)), 2))
     by_other: dict[str, tuple[Measured, ...]] = {}
     for run in others:
         by_other[run.measured.benchmark] = (*by_other.get(run.measured.benchmark, ()), run.measured)

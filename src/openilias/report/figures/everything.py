@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from openilias.data import Benchmark
 from openilias.data.statistics import Statistics
-from openilias.evaluate.comparison import Aligned, Comparison, oracle_of_models
+from openilias.evaluate.comparison import Aligned, Comparison, Pair, oracle_of_models
 from openilias.evaluate.evaluation import Attribute, values_of
 from openilias.evaluate.groups import Group
 from openilias.report.figures import (
@@ -30,6 +30,9 @@ from openilias.report.layout import Column, Table
 from openilias.report.statistics import exhibits as statistics_exhibits
 from openilias.report.sweep import Sweep
 from openilias.report.sweep import exhibit as sweep_exhibit
+
+MOST_PAIRS = 15
+"""Of more pairs of models only those of the best are shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +80,19 @@ def _of_models(analysis: Analysis) -> Iterator[Exhibit | None]:
     intervals = {} if found is None else {one.name: (one.low, one.high) for one in found.standings}
     yield tables.models(analysis.measured, intervals)
     if found is not None and found.pairs:
-        yield differences.differences(found)
-        yield differences.queries(found)
+        shown = replace(found, pairs=_with_the_best(found))
+        yield differences.differences(shown)
+        yield differences.queries(shown)
     if analysis.aligned is not None and len(analysis.aligned.names) > 1:
         yield best_of_models(analysis.aligned)
+
+
+def _with_the_best(found: Comparison) -> tuple[Pair, ...]:
+    """Return all pairs, or where they are many those of the best model."""
+    if len(found.pairs) <= MOST_PAIRS:
+        return found.pairs
+    best = max(found.standings, key=lambda one: one.map).name
+    return tuple(pair for pair in found.pairs if best in (pair.a, pair.b))
 
 
 def _of_the_benchmark(analysis: Analysis) -> Iterator[Exhibit | None]:

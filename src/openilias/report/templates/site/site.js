@@ -30,6 +30,7 @@
   const byId = new Map(R.queries.map((query, n) => [query.id, n]));
   const byObject = new Map(R.objects.map((object, n) => [object.name, n]));
   const objectMap = (object, run) => mean(queriesOf(object).map((q) => R.ap[run][q]));
+  const ranked = runs.map((_, r) => r).sort((a, b) => runs[b].map - runs[a].map);
   const memo = new Map();
   const objectAps = () => {
     if (!memo.has("objects")) {
@@ -182,6 +183,7 @@
       { title: "dims", number: true, optional: true, value: (n) => runs[n].dims, cell: (n) => runs[n].dims ?? "–" },
       ...(many ? [{ title: "", cell: (n) => n === best ? "" : link(["compare", runs[best].slug, runs[n].slug], "compare") }] : []),
     ], rows, { sort: [1, -1] });
+    const coarse = many ? groupsOf(1) : [];
     const unique = (of) => [...new Set(rows.map(of).filter(Boolean))].sort();
     const tools = filtered(rows, (n) => `${runs[n].name} ${runs[n].model} ${runs[n].arch} ${runs[n].train} ${runs[n].dataset}`, [
       { title: "trained", values: unique((n) => runs[n].train), of: (n) => runs[n].train },
@@ -192,7 +194,7 @@
       h(".tiles", {}, tile(`best mAP@${R.cut}`, percent(runs[best].map), runs[best].name, true), tile("runs", count(runs.length)), tile("objects", count(b.objects)), tile("queries", count(R.queries.length), b.kinds), tile("positives", count(b.positives)), tile("distractors", count(b.distractors))),
       sheet(null, many ? tools : null, made.node),
       R.notes.length ? h(".note", {}, h("ul", {}, R.notes.map((note) => h("li", {}, note)))) : null,
-      many ? sheet("Every query, every run", h("p.soft", {}, "The AP of each query by the best run over the mean of all runs. Hover for its pictures, click for its page."), overall(best)) : sheet("Every query", h("p.soft", {}, "Hover for its pictures, click for its page."), apCurve(0))];
+      many ? h(".two", {}, sheet("Every query", h("p.soft", {}, "The AP of each query by the best run over the mean of all runs. Hover for its pictures, click for its page."), overall(best)), sheet("By category", coarse.length ? groupTable(coarse) : h("p.soft", {}, "The benchmark has no taxonomy."))) : sheet("Every query", h("p.soft", {}, "Hover for its pictures, click for its page."), apCurve(0))];
   };
   const overall = (best) => {
     const points = R.queries.map((_, q) => [mean(runs.map((_, r) => R.ap[r][q])), R.ap[best][q], q]).filter(([a, b]) => a !== null && b !== null);
@@ -217,13 +219,12 @@
       h(".tiles", {}, tile(`mAP@${R.cut}`, percent(run.map), run.low === null ? null : `95 %: ${percent(run.low)} to ${percent(run.high)}`, true), tile("oracle", percent(run.oracle), "a perfect re-ranking"), tile("first is right", percent(run.hit)), tile("database", count(run.database)), run.paper === null ? null : tile("paper", percent(run.paper), "ILIAS, 100M distractors")),
       run.notes.length ? h(".note", {}, h("ul", {}, run.notes.map((note) => h("li", {}, note)))) : null,
       h(".two", {}, sheet("AP of every query", apCurve(r)), sheet("By category", run.coarse.length ? bars(run.coarse, r, true) : h("p.soft", {}, "The benchmark has no taxonomy.")),
-        run.coverage.length ? sheet("By area coverage", bars(run.coverage)) : null, run.clutter.length ? sheet("By clutter", bars(run.clutter)) : null,
-        list("Worst queries", order.slice(0, 10)), list("Best queries", order.slice(-10).reverse()),
-        sheet("Model", h("table", {}, h("tbody", {}, facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${value}`)))))),
+        run.coverage.length || run.clutter.length ? sheet(run.coverage.length ? "By area coverage" : "By clutter", run.coverage.length ? bars(run.coverage) : null, run.clutter.length ? [run.coverage.length ? h("h2", { style: "margin:1rem 0 0.6rem" }, "By clutter") : null, bars(run.clutter)] : null) : null, list("Worst queries", order.slice(0, 10)),
+        list("Best queries", order.slice(-10).reverse()), sheet("Model", h("table", {}, h("tbody", {}, facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${value}`)))))),
         sheet("Protocol", h("table", {}, h("tbody", {}, run.protocol.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, name)), h("td", {}, value)))))))];
   };
   const queryLink = (q) => link(["query", R.queries[q].id], R.queries[q].id);
-  const apColumns = () => runs.map((run, r) => ({ title: run.name, number: true, class: "heat", value: (q) => R.ap[r][q], cell: (q) => percent(R.ap[r][q]), attributes: (q) => heat(R.ap[r][q]) }));
+  const apColumns = () => ranked.map((r) => ({ title: runs[r].name, number: true, class: "heat", value: (q) => R.ap[r][q], cell: (q) => percent(R.ap[r][q]), attributes: (q) => heat(R.ap[r][q]) }));
   pages.queries = () => {
     const rows = R.queries.map((_, q) => q), spread = (q) => { const known = runs.map((_, r) => R.ap[r][q]).filter((v) => v !== null); return known.length ? Math.max(...known) - Math.min(...known) : null; };
     const made = table([
@@ -307,14 +308,23 @@
     const made = table([
       { title: "category", value: (g) => g.name, cell: (g) => [g.path.length > 1 ? h("span.soft", {}, `${g.path[0]} / `) : null, link(["category", ...g.path], g.path[g.path.length - 1])] },
       { title: "objects", number: true, value: (g) => g.members.length, cell: (g) => count(g.members.length) },
-      ...runs.map((run, r) => ({ title: run.name, number: true, class: "heat", value: (g) => g.aps[r], cell: (g) => percent(g.aps[r]), attributes: (g) => heat(g.aps[r]) })),
+      ...ranked.map((r) => ({ title: runs[r].name, number: true, class: "heat", value: (g) => g.aps[r], cell: (g) => percent(g.aps[r]), attributes: (g) => heat(g.aps[r]) })),
     ], groups, { sort: [2, -1] });
     return made.node;
   };
   pages.categories = () => {
-    const groups = (depth) => { const found = new Map(); R.objects.forEach((object, n) => { if (!object.category) return; const path = object.category.slice(0, depth), key = path.join("/"); if (!found.has(key)) found.set(key, { name: key, path, members: [] }); found.get(key).members.push(n); }); return [...found.values()].map((g) => ({ ...g, aps: groupAps(g.members) })); };
-    const coarse = groups(1);
-    return [h("h1", {}, "Categories"), coarse.length ? [sheet("Primary", groupTable(coarse)), sheet("Mid-level", groupTable(groups(2)))] : sheet(null, h("p", {}, "The benchmark has no taxonomy."))];
+    const coarse = groupsOf(1);
+    return [h("h1", {}, "Categories"), coarse.length ? [sheet("Primary", groupTable(coarse)), sheet("Mid-level", groupTable(groupsOf(2)))] : sheet(null, h("p", {}, "The benchmark has no taxonomy."))];
+  };
+  const groupsOf = (depth) => {
+    const found = new Map();
+    R.objects.forEach((object, n) => {
+      if (!object.category) return;
+      const path = object.category.slice(0, depth), key = path.join("/");
+      if (!found.has(key)) found.set(key, { name: key, path, members: [] });
+      found.get(key).members.push(n);
+    });
+    return [...found.values()].map((group) => ({ ...group, aps: groupAps(group.members) }));
   };
   pages.category = (...path) => {
     const members = objectsOf((object) => object.category && path.every((name, n) => object.category[n] === name)), aps = objectAps();
@@ -322,17 +332,16 @@
     const total = groupAps(members), made = table([
       { title: "object", value: (n) => R.objects[n].name, cell: (n) => link(["object", R.objects[n].name], R.objects[n].name) },
       { title: "positives", number: true, optional: true, value: (n) => R.objects[n].positives.length, cell: (n) => R.objects[n].positives.length },
-      ...runs.map((run, r) => ({ title: run.name, number: true, class: "heat", value: (n) => aps[r][n], cell: (n) => percent(aps[r][n]), attributes: (n) => heat(aps[r][n]) })),
+      ...ranked.map((r) => ({ title: runs[r].name, number: true, class: "heat", value: (n) => aps[r][n], cell: (n) => percent(aps[r][n]), attributes: (n) => heat(aps[r][n]) })),
     ], members, { sort: [2, 1] });
     return [h(".crumbs", {}, link(["categories"], "Categories"), path.length > 1 ? [" / ", link(["category", path[0]], path[0])] : null), h("h1", {}, path[path.length - 1]),
-      sheet("By run", bars(runs.map((run, r) => [run.name, total[r], null]))), sheet("Objects", made.node)];
+      sheet("By run", bars(ranked.map((r) => [runs[r].name, total[r], null]))), sheet("Objects", made.node)];
   };
   pages.compare = (a, b) => {
     if (!many) return [h("h1", {}, "Compare"), sheet(null, h("p", {}, "There is one run. Give several to ilias report."))];
     let x = runBySlug(a), y = runBySlug(b);
-    const best = runs.map((_, r) => r).sort((m, n) => runs[n].map - runs[m].map);
-    if (x < 0) x = best[1];
-    if (y < 0) y = best.find((r) => r !== x);
+    if (x < 0) x = ranked[1];
+    if (y < 0) y = ranked.find((r) => r !== x);
     const choose = (current, side) => h("select", { "aria-label": side, onchange: (event) => { const slug = runs[event.target.value].slug; location.hash = "#/compare/" + (side === "first run" ? [slug, runs[y].slug] : [runs[x].slug, slug]).map(encodeURIComponent).join("/"); } }, runs.map((run, r) => h("option", { value: r, selected: r === current }, run.name)));
     const common = R.queries.map((_, q) => q).filter((q) => R.ap[x][q] !== null && R.ap[y][q] !== null);
     const differences = common.map((q) => [R.ap[y][q] - R.ap[x][q], q]), better = differences.filter(([d]) => d > 0), worse = differences.filter(([d]) => d < 0);
