@@ -18,14 +18,7 @@ from openilias.data import Benchmark, read_ilias
 from openilias.evaluate.evaluation import Evaluation, evaluate
 from openilias.images.boxes import Box
 from openilias.images.tars import write_tar
-from openilias.report.gallery import (
-    BOX_COLOUR,
-    SIDE,
-    find_items,
-    select_queries,
-    thumbnail,
-    thumbnail_name,
-)
+from openilias.report.gallery import select_queries
 from openilias.report.html import (
     PROTOCOL_MEANING,
     ReportInput,
@@ -36,6 +29,7 @@ from openilias.report.html import (
     step_curve,
     write_report,
 )
+from openilias.report.pictures import BOX_COLOUR, SIDE, find_items, thumbnail, thumbnail_name
 from openilias.report.tables import duration, group_tables, markdown_table, summary_rows
 from openilias.search.ranking import Ranking
 
