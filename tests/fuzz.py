@@ -36,7 +36,7 @@ from openilias.data.lists import listed_distractors
 from openilias.data.taxonomy import read_taxonomy
 from openilias.data.verify import verify
 from openilias.images.boxes import coverage, read_boxes
-from openilias.images.decode import decode, examine, upright_size
+from openilias.images.decode import camera_of, decode, examine, upright_size
 from openilias.images.tar_index import scan_once
 from openilias.images.tars import TarReader, write_tar
 
@@ -97,7 +97,7 @@ def photos(rng: random.Random) -> list[bytes]:
         ):
             out = io.BytesIO()
             exif = Image.Exif()
-            exif[0x0112] = 6
+            exif[0x0112], exif[0x0110] = 6, "A Camera"
             with contextlib.suppress(OSError, ValueError, KeyError):
                 image.save(out, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}), **options)
                 found.append(out.getvalue())
@@ -152,6 +152,7 @@ class Targets:
         return path
 
     def read_image(self, data: bytes) -> None:
+        assert (camera_of(data) or "x").isprintable()
         for read in (examine, upright_size, decode):
             with contextlib.suppress(OpenIliasError):
                 read(data, where="x")

@@ -22,7 +22,7 @@ from torchvision import transforms
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Compat, ResizeRule
 from openilias.images.boxes import Box, coverage, read_boxes
-from openilias.images.decode import ImageFacts, UnreadableImageError, decode, examine, upright_size
+from openilias.images.decode import ImageFacts, UnreadableImageError, camera_of, decode, examine, upright_size
 from openilias.images.prepare import Preparation
 from openilias.images.resize import longest_size, resize
 from openilias.images.tars import index_tar, read_member, write_tar
@@ -179,6 +179,55 @@ def test_orientation_of_xmp_and_of_late_and_old_chunks() -> None:
     xml = png((2, 1), 8, 0, rows, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp[29:]))
     for data in (late, old, xml):
         assert upright_size(data, where="x") == decode(data, where="x").size == (1, 2)
+
+
+def camera_block(name: bytes, kind: int = 2) -> bytes:
+    """EXIF with the tag Model of a kind: 1 bytes, 2 text, 3 a number, 7 undefined."""
+    name = name if kind == 3 else name.ljust(5, b"\0")
+    count, value = (1, name) if kind == 3 else (len(name), struct.pack("<L", 26))
+    return b"II*\0" + struct.pack("<LHHHL", 8, 1, 0x0110, kind, count) + value + b"\0" * 4 + name
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (b"Canon EOS 450D\0", "Canon EOS 450D"), (b"  NIKON D3000  \0\0\0", "NIKON D3000"), (b"\0 X  1 \0 ", "X  1"),
+        (b"DiIMAGE X1\0left over", "DiIMAGE X1"), (b"a\x1b[31mred", "a[31mred"), (b"\0\0\0\0\0", None),
+        (b"      ", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [1, 2, 7])
+def test_cameras_are_told_without_blanks_and_nuls(name: bytes, found: str | None, kind: int) -> None:
+    block = camera_block(name, kind)
+    assert camera_of(with_segment(encoded(picture(16, 8)), 0xE1, b"Exif\0\0" + block)) == found
+    assert camera_of(png((1, 1), 8, 2, [b"\1\2\3"], chunk(b"eXIf", block))) == found
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "MPO"])
+def test_camera_of_every_format(form: str) -> None:
+    exif = Image.Exif()
+    assert camera_of(encoded(picture(9, 7), form, exif=exif)) is None
+    exif[0x010F], exif[0x0110] = "NIKON CORPORATION", "NIKON D3000"
+    assert camera_of(encoded(picture(9, 7), form, exif=exif)) == "NIKON D3000"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"", b"II", b"junk" * 9, exif_block(6), camera_block(b"A Camera")[:12], camera_block(b"A Camera")[:24],
+        camera_block(struct.pack("<HH", 7, 0), 3), b"II*\0\xff\xff\xff\xff" + b"\0" * 20,
+    ],
+)  # fmt: skip
+def test_a_broken_exif_block_names_no_camera(block: bytes) -> None:
+    assert camera_of(with_segment(encoded(picture(16, 8)), 0xE1, b"Exif\0\0" + block)) is None
+    assert camera_of(png((1, 1), 8, 2, [b"\1\2\3"], chunk(b"eXIf", block))) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not an image", encoded(picture(8, 8), "PNG")[:30], encoded(picture(8, 8), "GIF")]
+)
+def test_what_has_no_exif_names_no_camera(data: bytes) -> None:
+    assert camera_of(data) is None
 
 
 def test_grey_of_every_depth() -> None:
@@ -471,6 +520,7 @@ FUZZED = {
         ("PNG", "RGBA", {"exif": exif_block(6)}),
         ("PNG", "P", {}),
         ("WEBP", "RGBA", {"exif": exif_block(6)}),
+        ("WEBP", "RGB", {"exif": camera_block(b"A Camera")}),
         ("GIF", "P", {}),
         ("BMP", "RGB", {}),
         ("MPO", "RGB", {"save_all": True, "append_images": [picture(13, 9)]}),
@@ -496,6 +546,7 @@ def test_damaged_bytes_raise_one_error_only(
             read(bytes(data), where="x", **({"compat": compat} if read is decode else {}))
         except UnreadableImageError as error:
             told.append(error)
+    assert (camera_of(bytes(data)) or "x").isprintable()
     assert all(error.where == "x" and " at 0x" not in error.what for error in told)
 
 
@@ -523,6 +574,7 @@ def test_facts() -> None:
         "PNG RGBA": "RGBA",
         "PNG P": "P",
         "WEBP RGBA": "RGB",
+        "WEBP RGB": "RGB",
         "GIF P": "P",
         "BMP RGB": "RGB",
         "MPO RGB": "RGB",

@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from openilias.build.camera import CAMERAS
 from openilias.core.errors import OpenIliasError
 from openilias.data import Benchmark, read_ilias
+from openilias.data.benchmark import Item
 from openilias.data.statistics import (
     ANYWHERE,
     GRID,
@@ -87,10 +89,12 @@ def test_spread() -> None:
     assert (found.count, found.least, found.median, found.mean, found.most) == (3, 1, 3, 4, 8)
 
 
-def picture(path: Path, size: tuple[int, int], boxes: str | None, *, orientation: int = 1) -> None:
+def picture(path: Path, size: tuple[int, int], boxes: str | None, *, orientation: int = 1, camera: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
+    if camera:
+        exif[0x0110] = camera
     Image.new("RGB", size).save(path, exif=exif)
     if boxes is not None:
         path.with_name(f"{path.stem}_bbox.txt").write_text(boxes)
@@ -103,13 +107,13 @@ def small(tmp_path: Path) -> Path:
     core = root / "ilias_core"
     picture(core / "cup_001/query/Q001_00.jpg", (40, 20), "0 0 40 20\n")
     (core / "cup_001/query/T001.txt").write_text("a  red cup\n")
-    picture(core / "cup_001/pos/P001_00.jpg", (20, 40), "0 0 20 20\n", orientation=6)  # upright: 40 x 20
+    picture(core / "cup_001/pos/P001_00.jpg", (20, 40), "0 0 20 20\n", orientation=6, camera="B 2 ")  # upright: 40 x 20
     picture(core / "cup_001/pos/P001_01.jpg", (40, 20), "0 0 10 10\n30 10 10 10\n")
-    picture(core / "hat_002/query/Q002_00.jpg", (10, 30), None)
-    picture(core / "hat_002/query/Q002_01.jpg", (10, 30), "0 0 10 3\n")
-    picture(core / "hat_002/pos/P002_00.jpg", (64, 64), "")
+    picture(core / "hat_002/query/Q002_00.jpg", (10, 30), None, camera="A 1")
+    picture(core / "hat_002/query/Q002_01.jpg", (10, 30), "0 0 10 3\n", camera="B 2")
+    picture(core / "hat_002/pos/P002_00.jpg", (64, 64), "", camera="A 1")
     (core / "hat_002/query/T002.txt").write_text("hat")
-    picture(core / "pen_003/pos/P003_00.jpg", (8, 8), "0 0 8 8\n")
+    picture(core / "pen_003/pos/P003_00.jpg", (8, 8), "0 0 8 8\n", camera="C")
     taxonomy = {"thing": {"kitchen": {"cup": ["cup_001"]}, "other": {"other": ["hat_002"]}}}
     (root / "taxonomy.json").write_text(json.dumps(taxonomy))
     (root / "yfcc100m").mkdir()
@@ -136,6 +140,8 @@ def test_counts_by_hand(small: Path) -> None:
     assert s.categories == (Category("thing", "kitchen", "cup", 1), Category("thing", "other", "other", 1))
     assert (s.levels, s.nodes, s.uncategorised) == ((1, 1, 1), (1, 2, 2), 1)
     assert (s.coverage_gap, len(s.clutter)) == (None, 0)
+    assert s.cameras == (("A 1", 2), ("B 2", 2), ("C", 1))
+    assert (s.with_camera, s.without_camera) == (5, 2)
     left, corners, whole = np.zeros((3, GRID, GRID))
     left[:, : GRID // 2] = 1
     corners[: GRID // 2, : GRID // 4] = corners[GRID // 2 :, 3 * GRID // 4 :] = 1
@@ -221,8 +227,11 @@ def test_without_images(tmp_path: Path) -> None:
     s = measure(read_ilias(lists_only(tmp_path / "lists", ["a_1", "b_2"])))
     assert (s.heat, s.centre_distance, s.distractors, s.counted) == (None, None, None, "nothing")
     assert (len(s.boxes), s.queries.images, len(s.positives.coverage)) == (0, 2, 2)
-    assert {row.label: row.value for row in rows(s)}["boxes"] == "-"
-    assert as_json(s)["boxes"] is None
+    shown = {row.label: row.value for row in rows(s)}
+    assert (shown["boxes"], shown["camera models"]) == ("-", "-")
+    assert (as_json(s)["boxes"], as_json(s)["cameras"]) == (None, None)
+    assert (s.cameras, s.without_camera) == ((), 0)
+    assert "cameras.csv" not in csv_files(s)
     assert set(figures(s)) == {"positives_per_object", "clutter", "coverage"}
 
 
@@ -257,6 +266,26 @@ def test_tables_and_csv_agree(tiny: Benchmark) -> None:
     value = as_json(s)
     assert value["positives"]["boxes"] + value["image_queries"]["boxes"] == value["boxes"] == s.boxes.sum()
     assert value["positives_per_object"]["histogram"] == {str(n): objects for n, objects in positives_histogram(s)}
+
+
+def test_cameras_are_shown(small: Path, tiny: Benchmark) -> None:
+    s = measure(read_ilias(small))
+    (row,) = [row for row in rows(s) if row.label == "camera models"]
+    assert row.value == "3, named by 5 of 7 images"
+    assert row.published == "15 of more than 100 images each, named by 3,946"
+    assert as_json(s)["cameras"] == {"models": 3, "images": {"A 1": 2, "B 2": 2, "C": 1}, "images_without": 2}
+    assert csv_files(s)["cameras.csv"] == "camera,images\nA 1,2\nB 2,2\nC,1\n"
+    made = measure(tiny)
+    assert {camera for camera, _ in made.cameras} <= {model for _, model, _ in CAMERAS}
+    assert made.with_camera == len(tiny.image_queries) + len(tiny.positives)
+
+
+def test_each_image_is_read_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = Item.read
+    monkeypatch.setattr(Item, "read", lambda item: (read.append(item.id), real(item))[1])
+    measure(read_ilias(small))
+    assert len(read) == len(set(read)) == 7
 
 
 def test_figures_cut_nothing_off(tmp_path: Path, tiny: Benchmark) -> None:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from conftest import kill_when
 from openilias.build import pictures as pictures_module
 from openilias.build import synth
-from openilias.build.camera import photograph
+from openilias.build.camera import CAMERAS, camera_exif, photograph
 from openilias.build.designs import DETAILS, OUTLINES, PATTERNS, TRAITS, Design, describe, make_design, make_variant
 from openilias.build.knobs import Knobs, Shot, Streams, draw_shot
 from openilias.build.layers import (
@@ -51,6 +51,7 @@ from openilias.core.files import sha256_of
 from openilias.data import read_ilias, read_training_set
 from openilias.data.verify import verify
 from openilias.images.boxes import coverage, read_boxes
+from openilias.images.decode import camera_of
 from openilias.images.tars import index_tar, read_member
 
 SMALL = SynthSettings(
@@ -567,6 +568,47 @@ def test_camera_of_no_strength_changes_nothing() -> None:
     for strengths in ((1, 0, 0), (0, 20, 0), (0, 0, 1)):
         image = photograph(Streams(1), canvas, **dict(zip(("illumination", "blur", "noise"), strengths, strict=True)))
         assert np.abs(image - canvas).max() > 2
+
+
+def test_every_picture_names_a_camera(made: Path) -> None:
+    models = {model: maker for maker, model, _ in CAMERAS}
+    shards = sorted((made / "yfcc100m").iterdir())
+    pictures = [path.read_bytes() for path in made.rglob("*.jpg")]
+    pictures += [read_member(shard, member) for shard in shards for member in index_tar(shard)]
+    assert len(pictures) > SMALL.objects + SMALL.distractors
+    for jpeg in pictures:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            assert image.getexif()[0x010F] == models[camera_of(jpeg) or ""]
+
+
+def test_cameras_have_uneven_shares_and_tell_nothing_apart() -> None:
+    drawn = np.array([[camera_exif(Streams(0, n, i))[0x0110] for i in range(4)] for n in range(1000)])
+    shares = {model: share for _, model, share in CAMERAS}
+    assert sum(shares.values()) == 100
+    for model, share in shares.items():
+        assert 100 * (drawn == model).mean() == pytest.approx(share, abs=2)
+    same = sum(share * share for share in shares.values()) / 10_000
+    for column in range(1, 4):
+        assert (drawn[:, 0] == drawn[:, column]).mean() == pytest.approx(same, abs=0.03)
+    assert same < 0.15
+
+
+def test_the_camera_changes_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pictures() -> list[bytes]:
+        settings = SMALL.model_copy(update={"size": 64})
+        object_ = make_object(settings, 1)
+        distractors = make_distractors(settings, range(2))
+        return [object_.query, *(one.jpeg for one in (*object_.positives, *distractors))]
+
+    named = pictures()
+    monkeypatch.setattr(pictures_module, "camera_exif", lambda streams: b"")
+    for with_camera, without in zip(named, pictures(), strict=True):
+        assert camera_of(with_camera) is not None
+        assert camera_of(without) is None
+        # Behind JFIF, the first 20 bytes, stands EXIF; all else is the same.
+        more = len(with_camera) - len(without)
+        assert 0 < more < 120
+        assert with_camera[:20] + with_camera[20 + more :] == without
 
 
 def shot(**changes: float) -> Shot:

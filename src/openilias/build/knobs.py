@@ -93,7 +93,7 @@ class Streams:
     _ASPECTS = (
         "frame", "viewpoint", "scale", "occlusion", "illumination", "blur", "clutter", "crop", "manner", "pose", "room",
         "heights", "place", "props", "spots", "poses", "front", "focus", "noise", "jpeg", "variant", "turns",
-        "light", "shake", "side",
+        "light", "shake", "side", "camera",
     )  # fmt: skip
 
     def __init__(self, *key: int) -> None:

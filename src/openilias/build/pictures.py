@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field, model_validator
 
+from openilias.build.camera import camera_exif
 from openilias.build.designs import Design, make_design, make_variant
 from openilias.build.knobs import Knobs, Shot, Streams, draw_shot
 from openilias.build.scenes import Taken, take_portrait, take_scene
@@ -109,7 +110,8 @@ class Lesson:
 def _jpeg(streams: Streams, taken: Taken) -> bytes:
     buffer = io.BytesIO()
     quality = int(streams.of("jpeg").integers(82, 95))
-    Image.fromarray(taken.image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    exif = camera_exif(streams)
+    Image.fromarray(taken.image).save(buffer, "JPEG", quality=quality, subsampling=0, exif=exif)
     return buffer.getvalue()
 
 

@@ -49,7 +49,7 @@ _HARD = pa.schema([("id", pa.string()), ("object", pa.string()), ("closeness", p
 
 KIND = "synthetic benchmark"
 MANIFEST = "synth.json"
-ALGORITHM_VERSION = 2  # changes when any picture, id or text of the same settings changes
+ALGORITHM_VERSION = 3  # changes when any picture, id or text of the same settings changes
 
 _PER_JOB = 12  # distractors of one job: a multiple of those in a row that show the same thing
 _MARKERS = ".shards"

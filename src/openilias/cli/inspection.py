@@ -26,7 +26,7 @@ def stats(
     published: Annotated[bool, typer.Option("--published", help="Show the paper's numbers of ILIAS beside.")] = False,
     json: Json = None,
 ) -> None:
-    """Count a benchmark: sizes, boxes, coverage, clutter, position, categories (Figs. 3 and I of the paper)."""
+    """Count a benchmark: sizes, boxes, coverage, clutter, position, categories, cameras (Figs. 3 and I, Table A)."""
     from openilias.data import read_ilias
     from openilias.data.statistics import measure
     from openilias.report.statistics import as_json, rows, write_statistics

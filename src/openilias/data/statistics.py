@@ -1,4 +1,4 @@
-"""The statistics of a benchmark (paper, section 3.2, Figs. 3 and I, supplement C)."""
+"""The statistics of a benchmark (paper, section 3.2, Figs. 3 and I, Table A, supplement C)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openilias.core.progress import Step, progress
 from openilias.data.benchmark import Benchmark, Item
 from openilias.data.taxonomy import Taxonomy
 from openilias.images.boxes import Box, coverage
-from openilias.images.decode import upright_size
+from openilias.images.decode import camera_of, upright_size
 
 GRID = 64
 """Cells of the heat map along each side."""
@@ -103,6 +103,7 @@ class Statistics:
         levels: categories on the coarse, mid and fine level, the unassigned not counted.
         nodes: the same with ``other`` counted as a category.
         uncategorised: objects that the taxonomy does not name.
+        cameras: (camera model, images) of the queries and positives that name theirs, by falling count, then by name.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Statistics:
     levels: tuple[int, int, int]
     nodes: tuple[int, int, int]
     uncategorised: int
+    cameras: tuple[tuple[str, int], ...]
 
     @property
     def objects(self) -> int:
@@ -134,6 +136,16 @@ class Statistics:
     def boxes(self) -> Ints:
         """Boxes of each image, queries first."""
         return np.concatenate((self.queries.boxes, self.positives.boxes))
+
+    @property
+    def with_camera(self) -> int:
+        """Queries and positives that name their camera."""
+        return sum(images for _, images in self.cameras)
+
+    @property
+    def without_camera(self) -> int:
+        """Queries and positives that are here and name none."""
+        return len(self.boxes) - self.with_camera
 
     @property
     def below_half(self) -> float | None:
@@ -231,6 +243,7 @@ def measure(benchmark: Benchmark) -> Statistics:
         levels=known.counts(),
         nodes=_node_counts(known),
         uncategorised=len(objects.keys() - known.nodes.keys()) if benchmark.taxonomy.nodes else 0,
+        cameras=tuple(sorted((queries.cameras + positives.cameras).items(), key=lambda pair: (-pair[1], pair[0]))),
     )
 
 
@@ -243,6 +256,7 @@ class _Gathered:
         self.sizes: list[tuple[int, int]] = []
         self.coverage: list[float] = []
         self.distances: list[float] = []
+        self.cameras: Counter[str] = Counter()
         self.gap: float | None = None
         for item in ids:
             stated = benchmark.stated[item].coverage if item in benchmark.stated else None
@@ -257,7 +271,10 @@ class _Gathered:
 
     def _look(self, benchmark: Benchmark, item: str) -> float | None:
         boxes = benchmark.boxes(item)
-        width, height = upright_size(Item(item, benchmark.path_of(item)).read(), where=item)
+        data = Item(item, benchmark.path_of(item)).read()
+        width, height = upright_size(data, where=item)
+        if (camera := camera_of(data)) is not None:
+            self.cameras[camera] += 1
         self.boxes.append(len(boxes))
         self.sizes.append((width, height))
         if not boxes:

@@ -32,7 +32,7 @@ MOST_SCANS = 100
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _MODEL = 0x0112, 0x0110
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -125,6 +125,26 @@ def upright_size(data: bytes, *, where: str) -> tuple[int, int]:
     """
     with _opened(data, where) as image:
         return _upright(image, _orientation(image))
+
+
+def camera_of(data: bytes) -> str | None:
+    """Return the camera model that an image file names in EXIF; None if it names none or cannot be read."""
+    try:
+        with _opened(data, "its EXIF") as image:
+            return camera_in(image.getexif())
+    except UnreadableImageError:  # a broken EXIF block says nothing
+        return None
+
+
+def camera_in(exif: Image.Exif) -> str | None:
+    """Return the camera model without surrounding blanks and NULs; None if there is none."""
+    value = exif.get(_MODEL)
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if not isinstance(value, str):
+        return None
+    name = value.strip("\0 ").partition("\0")[0]
+    return "".join(filter(str.isprintable, name)).strip() or None
 
 
 def examine(data: bytes, *, where: str) -> ImageFacts:

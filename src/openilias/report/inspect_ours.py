@@ -16,7 +16,7 @@ from openilias.core.progress import progress
 from openilias.data import read_ilias
 from openilias.descriptors import store
 from openilias.evaluate import results
-from openilias.images.decode import decode
+from openilias.images.decode import camera_in, decode
 from openilias.report.inspect_rankings import explain_mix, explain_ranking
 from openilias.report.inspect_values import (
     Explanation,
@@ -298,7 +298,7 @@ def explain_our_json(look: Look) -> Explanation | None:
 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_ORIENTATION, _GPS, _CAMERA = 0x0112, 0x8825, 0x0110
+_ORIENTATION, _GPS = 0x0112, 0x8825
 
 
 def is_image(look: Look) -> bool:
@@ -331,7 +331,7 @@ def explain_image(look: Look) -> Explanation:
             "progressive": bool(image.info.get("progressive") or image.info.get("progression")),
             "colour_profile": "icc_profile" in image.info,
             "frames": int(getattr(image, "n_frames", 1)),
-            "camera": str(exif[_CAMERA]).strip("\0 ") if _CAMERA in exif else None,
+            "camera": camera_in(exif),
             "bytes": look.size,
         }
         located = bool(exif.get_ifd(_GPS))

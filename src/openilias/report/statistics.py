@@ -1,4 +1,4 @@
-"""The statistics of a benchmark as text, CSV and figures (paper, section 3.2, Figs. 3 and I)."""
+"""The statistics of a benchmark as text, CSV and figures (paper, section 3.2, Figs. 3 and I, Table A)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from openilias.data.statistics import ANYWHERE, GRID, ImageSet, Spread, Statistics, spread
 from openilias.data.taxonomy import UNASSIGNED
 from openilias.evaluate.groups import CLUTTER_EDGES
+from openilias.published import printed
 from openilias.published.printed import value_of
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.style import BLUE, LINE, ORANGE, figure_style, grid, new_figure, save_png, save_svg, short
@@ -71,6 +72,7 @@ def rows(statistics: Statistics) -> list[Row]:
         Row("words of a text query", _spread(spread(s.text_words))),
         Row("larger side of queries, px", _spread(_sides(s.queries))),
         Row("larger side of positives, px", _spread(_sides(s.positives))),
+        Row("camera models", _cameras(s) if here else nothing, _published_cameras()),
     ]
     if s.centre_distance is not None:
         table.append(Row("distance of boxes from the centre", f"{s.centre_distance:.3f}, {ANYWHERE:.3f} if anywhere"))
@@ -82,6 +84,15 @@ def _spread(found: Spread | None, form: str = ",.0f") -> str:
         return "-"
     middle = form if form != ",.0f" else ",.1f"
     return f"{found.least:{form}} .. {found.most:{form}}, median {found.median:{middle}}, mean {found.mean:{middle}}"
+
+
+def _cameras(s: Statistics) -> str:
+    return f"{len(s.cameras):,}, named by {s.with_camera:,} of {len(s.boxes):,} images"
+
+
+def _published_cameras() -> str:
+    images = [int(count) for *_, count in printed("A").cells]
+    return f"{len(images)} of more than 100 images each, named by {sum(images):,}"
 
 
 def _sides(images: ImageSet) -> Spread | None:
@@ -111,6 +122,9 @@ def as_json(statistics: Statistics) -> dict[str, Any]:
             "objects_without": s.uncategorised,
             "objects": [asdict(category) for category in s.categories],
         },
+        "cameras": {"models": len(s.cameras), "images": dict(s.cameras), "images_without": s.without_camera}
+        if len(s.boxes)
+        else None,
         "heat_map": None if s.heat is None else np.round(s.heat, 6).tolist(),
     }
 
@@ -189,6 +203,8 @@ def csv_files(statistics: Statistics) -> dict[str, str]:
         files["categories.csv"] = _csv(
             ("coarse", "mid", "fine", "objects"), (tuple(asdict(category).values()) for category in s.categories)
         )
+    if s.cameras:
+        files["cameras.csv"] = _csv(("camera", "images"), s.cameras)
     return files
 
 

@@ -104,6 +104,7 @@ def _of_the_benchmark(analysis: Analysis) -> Iterator[Exhibit | None]:
             [tables.Dataset(s.name, s.objects, s.queries.images, s.positives.images, database_size, boxes)]
         )
         yield from statistics_exhibits(s)
+        yield tables.cameras(s.name, dict(s.cameras), len(s.boxes))
     yield taxonomy.taxonomy_tree(analysis.benchmark.taxonomy)
 
 
