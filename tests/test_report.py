@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
 from openilias.data import Benchmark, read_ilias
 from openilias.evaluate.evaluation import Evaluation, evaluate
@@ -242,11 +243,16 @@ def test_two_reports_are_the_same_bytes(report: ReportInput, tmp_path: Path) -> 
 
 def test_an_old_report_is_replaced_whole(report: ReportInput, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "stale.txt").write_text("old")
+    out.mkdir()  # an empty folder is no obstacle
+    write_report(report, out)
+    (out / "images" / "stale.jpg").write_text("old")
     assert write_report(report, out) == out / "index.html"
     assert set(files_of(out)) >= {"index.html", "queries.csv", "groups.csv"}
-    assert not (out / "stale.txt").exists()
+    assert not (out / "images" / "stale.jpg").exists()
+    (out / "notes.txt").write_text("precious")
+    with pytest.raises(OpenIliasError, match="holds no report"):
+        write_report(report, out)
+    assert (out / "notes.txt").read_text() == "precious"
 
 
 # Warnings

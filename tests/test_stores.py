@@ -413,8 +413,9 @@ def test_the_way_with_official_features(ilias: Ilias, tiny: Benchmark, tiny_root
     assert result["described"] is False
     outcome = ilias("report", run, "--benchmark", tiny_root, "--out", tmp_path / "page")
     assert outcome.code == 0, outcome.err
-    page = (tmp_path / "page" / "index.html").read_text()
+    page = (tmp_path / "page" / "runs" / "run" / "index.html").read_text()
     assert "nothing says by which model" in page
+    assert "nothing says by which model" in (tmp_path / "page" / "data" / "report.js").read_text()
     assert "<code>resolution</code>" not in page
     # Other features under the same name are another ranking.
     shutil.rmtree(tmp_path / "f")
