@@ -31,7 +31,7 @@ test: $(READY) ## lint, types, and all tests
 	@$(MAKE) --no-print-directory --jobs 2 typecheck tests
 
 tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1073741824 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .

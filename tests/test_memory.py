@@ -38,6 +38,13 @@ CODE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests themselves run with memory that is kept: processes that begin here do not."""
+    for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @glibc
 def test_pages_are_kept(request: pytest.FixtureRequest) -> None:
     done = subprocess.run(

@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_json
 from openilias.core.progress import progress
@@ -15,11 +17,16 @@ from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
 from openilias.data.statistics import Statistics, measure
 from openilias.evaluate.comparison import Aligned, align, compare
+from openilias.experiments.experiment import Experiment
 from openilias.experiments.results import Result
+from openilias.experiments.study import study_of
 from openilias.models.record import find_record
+from openilias.published.printed import value_of
 from openilias.report.figures.derive import Derived, Searched, derive
 from openilias.report.figures.everything import Analysis
+from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, Queries
+from openilias.report.layout import Column, Table
 from openilias.report.sweep import VALUES, Sweep, read_sweep
 from openilias.search.ranking import read_ranking
 from openilias.search.restriction import read_ids
@@ -186,6 +193,7 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
         _statistics(benchmark, missing),
         by_other,
         tuple(_sweeps(runs)),
+        tuple(_studies(runs, missing)),
         tuple(missing),
     )
 
@@ -205,6 +213,36 @@ def _statistics(benchmark: Benchmark, missing: list[str]) -> Statistics | None:
     except OpenIliasError as error:
         missing.append(f"The benchmark cannot be counted: {error.what}")
         return None
+
+
+def _studies(runs: Sequence[Run], missing: list[str]) -> list[Exhibit]:
+    """Return the tables that runs of a matrix make together, by the experiments that their folders hold."""
+    groups: dict[str, list[tuple[Experiment, Run]]] = {}
+    for run in runs:
+        kept = run.about.get("experiment", {})
+        if kept.get("table") is not None:
+            try:
+                groups.setdefault(kept["table"], []).append((Experiment.model_validate(kept), run))
+            except ValidationError as error:
+                missing.append(f"{run.measured.name}: its experiment cannot be read: {error.error_count()} errors.")
+    found = []
+    for kind, members in groups.items():
+        evaluations = [run.measured.evaluation for _, run in members]
+        try:
+            study = study_of(
+                [experiment for experiment, _ in members],
+                [one.map for one in evaluations],
+                [one.oracle for one in evaluations],
+            )
+        except OpenIliasError as error:
+            missing.append(f"Table {kind}: {error.what}")
+            continue
+        if study is not None and len(members) > 1:
+            columns = tuple(Column(name, name, None) for name in study.header)
+            rows = tuple(tuple(value_of(cell) for cell in row) for row in study.rows)
+            paper = f"Table {kind}" if len(kind) == 1 else {"dimensions": "Fig. G"}.get(kind, "")
+            found.append(Exhibit(f"study-{kind.lower()}", paper, Table(f"{study.title}.", columns, rows)))
+    return found
 
 
 def _sweeps(runs: Sequence[Run]) -> list[tuple[str, Sweep]]:

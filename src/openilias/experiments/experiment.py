@@ -112,7 +112,7 @@ class Experiment(BaseModel):
     skip_unreadable: bool = False
     out: Path
     stores: Path | None = None
-    table: Literal["C", "D", "E", "4", "F", "dimensions", "seeds"] | None = None
+    table: Literal["C", "D", "E", "4", "F", "dimensions", "seeds", "boxes", "views"] | None = None
     matrix: dict[str, list[Any]] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     variant: str | None = None

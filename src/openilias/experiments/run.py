@@ -175,6 +175,7 @@ def _run(experiment: Experiment, resources: Resources, *, overwrite: bool) -> Ru
         | ({} if layer is None else {"adaptation": layer.digest}),
         weights_from=backbone.weights_from,
         benchmark=str(experiment.benchmark.resolve()),
+        experiment=experiment.model_dump(mode="json", exclude={"matrix", "variants"}, exclude_defaults=True),
         **({} if experiment.stores is None else {"stores": str(experiment.stores.resolve())}),
         skipped=[asdict(item) for store in queries + database for item in store.skipped],
         times=clock.times,

@@ -48,6 +48,7 @@ class Analysis:
         statistics: of the benchmark; None where its images are not here.
         others: name of another benchmark -> runs on it.
         sweeps: name of a run and what its re-ranking was swept over.
+        studies: tables that the runs of a matrix make.
         missing: what could not be shown, and why.
     """
 
@@ -59,6 +60,7 @@ class Analysis:
     statistics: Statistics | None = None
     others: Mapping[str, tuple[Measured, ...]] = field(default_factory=dict)
     sweeps: tuple[tuple[str, Sweep], ...] = ()
+    studies: tuple[Exhibit, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
@@ -127,6 +129,7 @@ def _of_the_paper(analysis: Analysis) -> Iterator[Exhibit | None]:
     yield tables.resolution(analysis.measured)
     for name, sweep in analysis.sweeps:
         yield sweep_exhibit(name, sweep)
+    yield from analysis.studies
 
 
 def _of_groups(analysis: Analysis) -> Iterator[Exhibit | None]:
