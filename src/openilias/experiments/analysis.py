@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
 from openilias.data.statistics import Statistics, measure
 from openilias.evaluate.comparison import Aligned, align, compare
+from openilias.evaluate.evaluation import Evaluation
+from openilias.experiments.before import reranked_search
 from openilias.experiments.experiment import Experiment
 from openilias.experiments.results import Result
 from openilias.experiments.study import study_of
@@ -26,7 +28,9 @@ from openilias.report.figures.derive import Derived, Searched, derive
 from openilias.report.figures.everything import Analysis
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, Queries
+from openilias.report.figures.sheets import Moved
 from openilias.report.layout import Column, Table
+from openilias.report.reranking import gained_most
 from openilias.report.sweep import VALUES, Sweep, read_sweep
 from openilias.search.ranking import read_ranking
 from openilias.search.restriction import read_ids
@@ -176,7 +180,7 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
                     seeds=(seed, seed + 1, seed + 2),
                     chosen=chosen,
                 )
-                derived[name] = made
+                derived[name] = replace(made, moved=_moved(manifest, run.measured.evaluation, benchmark))
                 missing += made.why
             step()
     aligned = _aligned(runs, missing)
@@ -196,6 +200,12 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
         tuple(_studies(runs, missing)),
         tuple(missing),
     )
+
+
+def _moved(manifest: dict[str, Any], after: Evaluation, benchmark: Benchmark) -> tuple[Moved, ...]:
+    """Return the queries that gain most from re-ranking, if what was re-ranked is still there."""
+    search = reranked_search(manifest, after, benchmark)
+    return () if search is None else gained_most(search.before, after)
 
 
 def _aligned(runs: Sequence[Run], missing: list[str]) -> Aligned | None:

@@ -9,17 +9,15 @@ from typing import Any
 
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import read_json
-from openilias.core.progress import tell
 from openilias.data import Benchmark, read_ilias
-from openilias.evaluate.evaluation import Evaluation, evaluate
+from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.results import read_evaluation
 from openilias.experiments.analysis import analyse, find_benchmarks, read_runs
-from openilias.experiments.matching import match_of
+from openilias.experiments.before import reranked_search
 from openilias.experiments.results import read_results
 from openilias.report.compression import CompressedSearch
 from openilias.report.html import KIND, ReportInput, write_report
 from openilias.report.output import check_output
-from openilias.report.reranking import RerankedSearch
 from openilias.report.site import Choice, SiteRun, write_site
 from openilias.search.compressed import facts_of
 from openilias.search.ranking import read_ranking
@@ -100,7 +98,7 @@ def page_of(run: Path, benchmark: Benchmark) -> ReportInput:
         notes=tuple(notes),
         times=about.get("times", {}),
         compressed=tuple(compressed),
-        reranked=_reranked(ranking_manifest, evaluation, benchmark),
+        reranked=reranked_search(ranking_manifest, evaluation, benchmark),
     )
 
 
@@ -157,34 +155,6 @@ def report_site(
         make = None if run.ranking is None else partial(page_of, run.ranking.parent, benchmarks[first])
         pages.append(SiteRun(run.measured.name, make, tuple(_notes(run.measured.evaluation, run.manifest))))
     return write_site(analysis, pages, out, choice)
-
-
-def _reranked(manifest: dict[str, Any], evaluation: Evaluation, benchmark: Benchmark) -> RerankedSearch | None:
-    """Return what was re-ranked, as far as it is still where it was."""
-    made_from = manifest["made_from"].get("rerank")
-    if made_from is None:
-        return None
-    source = Path(manifest["first"])
-    try:
-        first, before = read_ranking(source)
-    except OpenIliasError:
-        first, before = None, {}
-    if first is None or before["fingerprint"] != made_from["first"]:
-        tell(f"report: the ranking that was re-ranked is not in {source} any more: it is not compared with")
-        return None
-    local, mix = made_from["local"], made_from["mix"]
-    together = f"{mix['global_weight']:g} · global + {1 - mix['global_weight']:g} · sigmoid({mix['gamma']:g} · local)"
-    facts = {
-        "shortlist": f"{mix['shortlist']:,}",
-        "descriptors": f"{local['query_descriptors']} of a query, {local['descriptors']} of a database image",
-        "similarity": together,
-    }
-    return RerankedSearch(
-        local["method"],
-        facts,
-        evaluate(first, benchmark, evaluation.protocol, compat=evaluation.compat, allow_missing=True, trusted=True),
-        match_of(manifest),
-    )
 
 
 def _compressed(

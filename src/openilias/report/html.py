@@ -165,7 +165,7 @@ def environment() -> jinja2.Environment:
 
 
 def _render(
-    report: ReportInput, gallery: Gallery, found: compression.Compression | None, moved: reranking.Moved | None
+    report: ReportInput, gallery: Gallery, found: compression.Compression | None, moved: reranking.Section | None
 ) -> str:
     evaluation, benchmark = report.evaluation, report.benchmark
     anchors = _anchors(evaluation, gallery)

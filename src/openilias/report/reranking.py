@@ -14,6 +14,7 @@ from openilias.data import Benchmark, Item
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.images.decode import decode
 from openilias.models.local_features import LocalFeatures
+from openilias.report.figures.sheets import Moved
 from openilias.report.matches import draw_matches
 from openilias.report.pictures import Images, find_items, plain_reason, thumbnail_name
 
@@ -81,7 +82,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Moved:
+class Section:
     """All that the section shows.
 
     Attributes:
@@ -126,7 +127,20 @@ def moved_positive(before: QueryResult, after: QueryResult, *, gained: bool) -> 
     return chosen
 
 
-def moved_of(search: RerankedSearch, evaluation: Evaluation, benchmark: Benchmark, images: Images) -> Moved:
+def gained_most(before: Evaluation, after: Evaluation, most: int = EACH) -> tuple[Moved, ...]:
+    """Return the queries that gain most, with the positive that rises most of each."""
+    earlier = {query.query_id: query for query in before.queries}
+    both = [(earlier[query.query_id], query) for query in after.queries if query.query_id in earlier]
+    found = []
+    for old, new in sorted(both, key=lambda pair: (pair[0].ap - pair[1].ap, pair[1].query_id)):
+        item = moved_positive(old, new, gained=True) if new.ap > old.ap else None
+        if item is not None:
+            above = negatives_above(old)[item], negatives_above(new)[item]
+            found.append(Moved(new.query_id, item, above[0] or 0, above[1] or 0, old.ap, new.ap))
+    return tuple(found[:most])
+
+
+def moved_of(search: RerankedSearch, evaluation: Evaluation, benchmark: Benchmark, images: Images) -> Section:
     """Compare before and after, and draw what has moved most.
 
     Args:
@@ -149,7 +163,7 @@ def moved_of(search: RerankedSearch, evaluation: Evaluation, benchmark: Benchmar
         for title, part in chosen
         if part
     )
-    return Moved(
+    return Section(
         search.method,
         search.facts,
         (search.before.map, evaluation.map),

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import write_bytes
 from openilias.data import Benchmark, Item
-from openilias.evaluate.evaluation import Evaluation
+from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.evaluate.groups import Group
+from openilias.report.figures import sheets
 from openilias.report.figures.everything import Analysis, exhibits
 from openilias.report.figures.exhibit import Exhibit, write_exhibit
 from openilias.report.figures.measured import Measured
@@ -31,6 +34,8 @@ from openilias.report.output import output_folder
 from openilias.report.pictures import IMAGES, Images, Picture, draw_all, pictures_of
 from openilias.report.tables import best_rank, cut_name, group_tables
 
+SHEET = 6
+"""Lines of a sheet of pictures."""
 SHOWN_FIRST = 6
 """First images of a list that are shown with pictures, of the queries of the gallery."""
 
@@ -92,7 +97,7 @@ def write_site(analysis: Analysis, runs: Sequence[SiteRun], out: Path, choice: C
         if choice.figures:
             (folder / "figures").mkdir()
             with figure_style():
-                shown = exhibits(analysis)
+                shown = [*exhibits(analysis), *_sheets(analysis, pictures, folder / IMAGES)]
                 for exhibit in shown:
                     write_exhibit(exhibit, folder / "figures")
         (folder / "data").mkdir()
@@ -161,8 +166,66 @@ def _pictures(analysis: Analysis, folder: Path, choice: Choice) -> dict[str, Pic
             wanted.append(item)
     for derived in analysis.derived.values():
         wanted += [item for query in chosen for item, _ in derived.first.get(query, ())[:SHOWN_FIRST]]
+        wanted += [item for move in derived.moved for item in (move.query_id, move.positive)]
     pictures = pictures_of(benchmark, wanted, Images(folder / IMAGES))
     return draw_all(pictures, wanted)
+
+
+def _sheets(analysis: Analysis, pictures: Mapping[str, Picture], images: Path) -> list[Exhibit]:
+    """Draw the sheets of pictures, from thumbnails that are there."""
+    benchmark = analysis.benchmark
+
+    def look(item: str) -> npt.NDArray[np.uint8] | None:
+        found = pictures.get(item)
+        if found is None or found.file is None:
+            return None
+        with Image.open(images / Path(found.file).name) as image:
+            return np.asarray(image.convert("RGB"))
+
+    made: list[Exhibit | None] = []
+    texts = set(benchmark.text_queries)
+    for wanted in (False, True):
+        best = max(
+            (one for one in analysis.measured if any((q.query_id in texts) == wanted for q in one.evaluation.queries)),
+            key=lambda one: one.evaluation.map,
+            default=None,
+        )
+        if best is not None:
+            chosen = _chosen(best.evaluation, texts, pictures, wanted=wanted)
+            first = analysis.derived[best.name].first if best.name in analysis.derived else {}
+            words = {q.query_id: text_of_query(benchmark, q.query_id) or "" for q in chosen} if wanted else None
+            made.append(sheets.retrieved(best.name, best.evaluation, chosen, first, look, words))
+    for name, derived in analysis.derived.items():
+        if derived.moved:
+            made.append(sheets.reranked(name, derived.moved, look))
+            break
+    queries: dict[str, list[str]] = {}
+    for item in benchmark.image_queries:
+        if item in pictures:
+            queries.setdefault(item.partition("/")[0], []).append(item)
+    some = dict(list(queries.items())[:: max(1, len(queries) // SHEET)][:SHEET])
+    made.append(sheets.objects(some, benchmark.relevance, look))
+    return [one for one in made if one is not None]
+
+
+def _chosen(
+    evaluation: Evaluation, texts: set[str], pictures: Mapping[str, Picture], *, wanted: bool
+) -> list[QueryResult]:
+    """Choose queries of one kind whose positives have pictures: hard, middling and easy ones, with a positive found."""
+    kind = [q for q in evaluation.queries if (q.query_id in texts) == wanted and q.hits]
+    shown = [q for q in kind if any(item in pictures for item in q.positives)]
+    order = sorted(shown, key=lambda q: (q.ap, q.query_id))
+    return (
+        [order[n] for n in sorted({round(n * (len(order) - 1) / (SHEET - 1)) for n in range(SHEET)})] if order else []
+    )
+
+
+def text_of_query(benchmark: Benchmark, item: str) -> str | None:
+    """Return the text of a text query; None if it cannot be read."""
+    try:
+        return Item(item, benchmark.path_of(item)).read().decode("utf-8").strip()
+    except (OpenIliasError, UnicodeDecodeError):
+        return None
 
 
 def site_data(
@@ -246,10 +309,7 @@ def _category(benchmark: Benchmark, name: str) -> list[str] | None:
 def _query_data(benchmark: Benchmark, item: str, place: Mapping[str, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"id": item, "object": place[item.partition("/")[0]]}
     if item in set(benchmark.text_queries):
-        try:
-            found["text"] = Item(item, benchmark.path_of(item)).read().decode("utf-8").strip()
-        except (OpenIliasError, UnicodeDecodeError):
-            found["text"] = None
+        found["text"] = text_of_query(benchmark, item)
     return found
 
 

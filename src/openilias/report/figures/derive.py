@@ -15,6 +15,7 @@ from openilias.evaluate.evaluation import Attribute, Evaluation, values_of
 from openilias.evaluate.groups import Group, by_attribute, quartile_edges
 from openilias.evaluate.hits import Hits
 from openilias.report.figures.database import MiniSet
+from openilias.report.figures.sheets import Moved
 from openilias.search.ranking import ABSENT, Ranking
 from openilias.search.restriction import IdList
 
@@ -32,6 +33,7 @@ class Derived:
         curve: mAP against the number of distractors; None where the ranking does not say its rows.
         mini: with a chosen set of distractors; None without.
         first: query -> ids and scores of the first images.
+        moved: queries that gain most where it was re-ranked, with the positive that rises most.
         why: what could not be computed, and why.
     """
 
@@ -39,6 +41,7 @@ class Derived:
     curve: Curve | None = None
     mini: MiniSet | None = None
     first: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
+    moved: tuple[Moved, ...] = ()
     why: tuple[str, ...] = ()
 
 
@@ -91,7 +94,7 @@ def derive(
         mini = None if chosen is None else _mini(name, found, evaluation, chosen, seeds)
     except OpenIliasError as error:
         why.append(f"{name}: no curve over the number of distractors. {error.what}")
-    return Derived(quartiles, curve, mini, first_images(ranking), tuple(why))
+    return Derived(quartiles, curve, mini, first_images(ranking), why=tuple(why))
 
 
 def _numbered(ranking: Ranking, benchmark: Benchmark, searched: Searched) -> Numbered:
