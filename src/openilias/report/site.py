@@ -167,6 +167,11 @@ def _pictures(analysis: Analysis, folder: Path, choice: Choice) -> dict[str, Pic
     for derived in analysis.derived.values():
         wanted += [item for query in chosen for item, _ in derived.first.get(query, ())[:SHOWN_FIRST]]
         wanted += [item for move in derived.moved for item in (move.query_id, move.positive)]
+    for best, queries, are_texts in _sheet_queries(analysis):
+        first = analysis.derived[best.name].first if best.name in analysis.derived else {}
+        for query in queries:
+            wanted += [*(() if are_texts else (query.query_id,)), *query.positives[: 2 * sheets.SHOWN]]
+            wanted += [item for item, _ in first.get(query.query_id, ())]
     pictures = pictures_of(benchmark, wanted, Images(folder / IMAGES))
     return draw_all(pictures, wanted)
 
@@ -183,18 +188,10 @@ def _sheets(analysis: Analysis, pictures: Mapping[str, Picture], images: Path) -
             return np.asarray(image.convert("RGB"))
 
     made: list[Exhibit | None] = []
-    texts = set(benchmark.text_queries)
-    for wanted in (False, True):
-        best = max(
-            (one for one in analysis.measured if any((q.query_id in texts) == wanted for q in one.evaluation.queries)),
-            key=lambda one: one.evaluation.map,
-            default=None,
-        )
-        if best is not None:
-            chosen = _chosen(best.evaluation, texts, pictures, wanted=wanted)
-            first = analysis.derived[best.name].first if best.name in analysis.derived else {}
-            words = {q.query_id: text_of_query(benchmark, q.query_id) or "" for q in chosen} if wanted else None
-            made.append(sheets.retrieved(best.name, best.evaluation, chosen, first, look, words))
+    for best, chosen, are_texts in _sheet_queries(analysis):
+        first = analysis.derived[best.name].first if best.name in analysis.derived else {}
+        words = {q.query_id: text_of_query(benchmark, q.query_id) or "" for q in chosen} if are_texts else None
+        made.append(sheets.retrieved(best.name, best.evaluation, chosen, first, look, words))
     for name, derived in analysis.derived.items():
         if derived.moved:
             made.append(sheets.reranked(name, derived.moved, look))
@@ -208,16 +205,21 @@ def _sheets(analysis: Analysis, pictures: Mapping[str, Picture], images: Path) -
     return [one for one in made if one is not None]
 
 
-def _chosen(
-    evaluation: Evaluation, texts: set[str], pictures: Mapping[str, Picture], *, wanted: bool
-) -> list[QueryResult]:
-    """Choose queries of one kind whose positives have pictures: hard, middling and easy ones, with a positive found."""
-    kind = [q for q in evaluation.queries if (q.query_id in texts) == wanted and q.hits]
-    shown = [q for q in kind if any(item in pictures for item in q.positives)]
-    order = sorted(shown, key=lambda q: (q.ap, q.query_id))
-    return (
-        [order[n] for n in sorted({round(n * (len(order) - 1) / (SHEET - 1)) for n in range(SHEET)})] if order else []
-    )
+def _sheet_queries(analysis: Analysis) -> list[tuple[Measured, list[QueryResult], bool]]:
+    """Choose queries of the best run, images and texts: from hard to easy ones, with a positive found."""
+    texts, found = set(analysis.benchmark.text_queries), []
+    for are_texts in (False, True):
+        by_run = {
+            one.name: [q for q in one.evaluation.queries if (q.query_id in texts) == are_texts and q.hits]
+            for one in analysis.measured
+        }
+        asked = [one for one in analysis.measured if by_run[one.name]]
+        if asked:
+            best = max(asked, key=lambda one: one.evaluation.map)
+            order = sorted(by_run[best.name], key=lambda q: (q.ap, q.query_id))
+            places = sorted({round(n * (len(order) - 1) / (SHEET - 1)) for n in range(SHEET)})
+            found.append((best, [order[place] for place in places], are_texts))
+    return found
 
 
 def text_of_query(benchmark: Benchmark, item: str) -> str | None:

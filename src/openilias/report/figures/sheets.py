@@ -139,10 +139,10 @@ def reranked(name: str, moves: Sequence[Moved], look: Look) -> Exhibit | None:
         return None
     lines = [
         Line(
-            f"{move.query_id}: AP {100 * move.ap_before:.1f} → {100 * move.ap_after:.1f}",
+            f"{short(move.query_id, 30)}\nAP {100 * move.ap_before:.1f} → {100 * move.ap_after:.1f}",
             (
                 Cell(move.query_id, "query", ""),
-                Cell(move.positive, "positive", f"negatives above: {move.before:,} → {move.after:,}"),
+                Cell(move.positive, "positive", f"above: {move.before:,} → {move.after:,}"),
             ),
         )
         for move in moves
@@ -176,9 +176,8 @@ def sheet(lines: Sequence[Line], look: Look, *, across: int = 1) -> Figure:
     for number, line in enumerate(lines):
         top, left = 1 - (number // across) / down, (number % across) / across
         height = 1 / down
-        figure.text(
-            left + 0.004, top - 0.03 * height, short(line.title, 14 * width), fontsize=8, va="top", weight="bold"
-        )
+        title = "\n".join(short(part, 14 * width + 4) for part in line.title.split("\n"))
+        figure.text(left + 0.004, top - 0.03 * height, title, fontsize=8, va="top", weight="bold")
         place = 0
         if line.text is not None:
             wrapped = "\n".join(textwrap.wrap(line.text, 30)[:8])
