@@ -18,7 +18,8 @@ from openilias.experiments.results import read_results
 from openilias.report.compression import CompressedSearch
 from openilias.report.html import KIND, ReportInput, write_report
 from openilias.report.output import check_output
-from openilias.report.site import Choice, SiteRun, write_site
+from openilias.report.site import Choice, write_site
+from openilias.report.site_data import SiteRun
 from openilias.search.compressed import facts_of
 from openilias.search.ranking import read_ranking
 
