@@ -173,3 +173,16 @@ def test_a_table_of_the_paper_on_the_command_line(ilias: Callable[..., Outcome],
     assert all(f"\n{name} " in ilias("paper", "table").out for name in names())
     for wrong in (("Z",), ("G", "--sort", "x"), ("G", "--where", "arch"), ("G", "--columns", "x,y")):
         assert ilias("paper", "table", *wrong).code == 2
+
+
+def test_a_figure_of_the_paper_on_the_command_line(ilias: Callable[..., Outcome], tmp_path: Path) -> None:
+    out = ilias("paper", "figure", "1", "--out", tmp_path / "one")
+    assert out.code == 0, out.err
+    assert {path.name for path in (tmp_path / "one").iterdir()} >= {"figure-1-timeline.svg", "figure-1-timeline.csv"}
+    assert ilias("paper", "figure", "e", "--out", tmp_path / "e").code == 0
+    assert "39.02" in (tmp_path / "e" / "paper-figure-e-clutter.csv").read_text()
+    assert (tmp_path / "e" / "paper-figure-e-coverage.png").stat().st_size > 1000
+    refused = ilias("paper", "figure", "5", "--out", tmp_path / "five")
+    assert refused.code == 2
+    assert "not printed" in refused.err
+    assert not (tmp_path / "five").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -74,6 +75,31 @@ def printed_numbers(
         },
         json,
     )
+
+
+@app.command("figure", epilog="Example: ilias paper figure 1 --out figures")
+def printed_figure(
+    name: Annotated[str, typer.Argument(help="1 or E: those whose numbers are printed.", metavar="NAME")],
+    out: Annotated[Path, typer.Option(help="Folder of the figure and its numbers.")],
+    json: Json = None,
+) -> None:
+    """Draw a figure of the paper from its printed numbers."""
+    from openilias.report.figures.exhibit import write_exhibit
+    from openilias.report.figures.groups import published_ranks
+    from openilias.report.figures.style import figure_style
+    from openilias.report.figures.timeline import timeline
+    from openilias.report.output import output_folder
+
+    wanted = {"1": lambda: [timeline()], "e": lambda: [published_ranks("clutter"), published_ranks("coverage")]}
+    make = wanted.get(name.casefold())
+    if make is None:
+        why = f"The numbers of figure '{name}' are not printed; ilias report draws it of your own runs."
+        raise typer.BadParameter(why, param_hint="NAME")
+    with output_folder(out, "paper_figure", {"figure": name}) as folder, figure_style():
+        files = [file for exhibit in make() for file in write_exhibit(exhibit, folder)]
+    for file in files:
+        say(str(out / file))
+    emit({"files": [str(out / file) for file in files]}, json)
 
 
 @app.command(epilog="Example: ilias paper errata")

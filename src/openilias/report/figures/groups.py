@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from openilias.evaluate.evaluation import Attribute, QueryResult
 from openilias.evaluate.groups import CLUTTER_EDGES, COVERAGE_EDGES, RANK_EDGES, Group, rank_table
@@ -14,9 +15,11 @@ from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, map_label, on_benchmarks
 from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
-from openilias.report.layout import Column, Table
+from openilias.report.layout import Column, Table, printed_table
 
-Cut = Literal["official", "quartiles"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _NAMES = {"coverage": "area coverage, %", "clutter": "segments outside the boxes"}
 EDGES: Mapping[Attribute, tuple[float, ...]] = {"coverage": COVERAGE_EDGES, "clutter": CLUTTER_EDGES}
 
@@ -121,22 +124,8 @@ def ranks(
     labels, lines = edge_labels(attribute, chosen), rank_labels()
     if not deep:
         lines[-1] = f"{lines[-1]}, or not found"
-    figure, axes = new_figure(5.4, 3.1)
-    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=max(60.0, float(np.nanmax(shares))), aspect="auto")
-    for row in range(shares.shape[0]):
-        for column in range(shares.shape[1]):
-            value = shares[row, column]
-            text = "–" if np.isnan(value) else f"{value:.1f}"
-            axes.text(column, row, text, ha="center", va="center", color="white" if value > 45 else "black")
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(
-        range(len(lines)), [f"{line}\n({total:,})" for line, total in zip(lines, totals[:, 0], strict=True)]
-    )
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set(xlabel=_NAMES[attribute], ylabel="rank (positives)")
-    axes.set_title(f"{short(name, 40)}: positives by rank, % of a line")
+    figure = _heat(shares, labels, [f"{line}\n({n:,})" for line, n in zip(lines, totals[:, 0], strict=True)], attribute)
+    figure.axes[0].set_title(f"{short(name, 40)}: positives by rank, % of a line")
     published = _published(attribute) if edges is None else {}
     columns = (
         Column("rank", "rank"),
@@ -162,6 +151,33 @@ def ranks(
         f"Share of the positives in a range of ranks by {what}; {name}. Pairs of a query and a positive are counted."
     )
     return Exhibit(f"figure-e-{attribute}-ranks", "Fig. E", Table(title, columns, rows, notes=notes), figure)
+
+
+def _heat(shares: npt.NDArray[np.float64], labels: Sequence[str], lines: Sequence[str], attribute: Attribute) -> Figure:
+    """Draw shares in %, (lines, groups), as shades with their numbers."""
+    figure, axes = new_figure(5.4, 3.1)
+    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=max(60.0, float(np.nanmax(shares))), aspect="auto")
+    for (row, column), value in np.ndenumerate(shares):
+        text = "–" if np.isnan(value) else f"{value:.1f}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if value > 45 else "black")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(lines)), lines)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set(xlabel=_NAMES[attribute], ylabel="rank (positives)")
+    return figure
+
+
+def published_ranks(attribute: Attribute) -> Exhibit:
+    """Draw Fig. E as it is printed."""
+    source = printed("figure E").where("attribute", attribute)
+    shares = np.array([float(row[3]) for row in source.cells]).reshape(len(RANK_EDGES), -1)
+    labels = list(dict.fromkeys(row[2] for row in source.cells))
+    lines = list(dict.fromkeys(row[0] for row in source.cells))
+    figure = _heat(shares, labels, lines, attribute)
+    figure.axes[0].set_title("The paper: SigLIP, adapted, ILIAS with 100M distractors, % of a line")
+    return Exhibit(f"paper-figure-e-{attribute}", "Fig. E", printed_table(source), figure)
 
 
 def _published(attribute: Attribute) -> dict[tuple[int, int], float]:
