@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,41 @@ def photos() -> Path:
 def weights() -> Path:
     """Real pretrained backbones."""
     return _folder("OPENILIAS_TEST_WEIGHTS")
+
+
+@cache
+def deck() -> Any:
+    """Numbers of a normal distribution; so many that no row of a matrix is another one."""
+    import torch
+
+    return torch.randn(1_000_003, generator=torch.Generator().manual_seed(2))
+
+
+def dealt(value: Any, deviation: float) -> Any:
+    """Fill a tensor with numbers of the deck, over and over."""
+    import torch
+
+    with torch.no_grad():
+        for part in () if value.is_meta else value.view(-1).split(len(deck())):
+            torch.mul(deck()[: len(part)], deviation, out=part)
+    return value
+
+
+@pytest.fixture
+def quick_networks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Networks with numbers that are dealt: drawing them, and their digest, takes longer than what most tests do.
+
+    Tests that are marked ``drawn`` have networks as users have them.
+    """
+    from torch.nn import init
+
+    if request.node.get_closest_marker("drawn"):
+        return
+
+    monkeypatch.setattr("openilias.models.network.digest_state", lambda state: "none")
+    monkeypatch.setattr("timm.layers.weight_init._trunc_normal_", lambda x, mean, std, a, b: dealt(x, std))
+    monkeypatch.setattr(init, "trunc_normal_", lambda x, mean=0.0, std=1.0, **_: dealt(x, std))
+    monkeypatch.setattr(init, "kaiming_uniform_", lambda x, *_, **__: dealt(x, (3 * x[0].numel()) ** -0.5))
 
 
 LONG = ("families", "photos", "exact", "pipeline", "twins", "readme", "damage", "texts", "synth", "gpu", "rerank_runs")

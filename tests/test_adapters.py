@@ -28,6 +28,8 @@ from openilias.models.positions import GridPositions
 from openilias.models.spec import ModelSpec
 from openilias.models.zoo import find_model, load_model
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 SIZES = [(500, 333), (333, 500), (97, 211)]
 State = dict[str, Tensor]
 
@@ -353,6 +355,7 @@ def test_text_tower_equals_its_definition(tiny_models: Path) -> None:
             assert np.abs(row - F.normalize(twin, dim=0).numpy()).max() < 1e-5
 
 
+@pytest.mark.drawn
 def test_both_towers_are_in_the_digest(tiny_models: Path, tmp_path: Path) -> None:
     first = tiny(tiny_models, "tiny-vit")
     state = load_file(tiny_models / "tiny-vit.safetensors")
@@ -778,6 +781,7 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own.py"
 
 
+@pytest.mark.drawn
 def test_your_own_file(own: Path, tmp_path: Path) -> None:
     before, path = set(sys.modules), list(sys.path)
     spec = find_model(f"{own}:load")

@@ -18,6 +18,8 @@ from openilias.models.record import records
 from openilias.models.weights import fit_state, read_state
 from openilias.models.zoo import find_model, load_model, outline
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 FILES = sorted((Path(__file__).parent / "checkpoints").glob("*.json"))
 # What their authors' code does not tell: sizes that stand in the file alone.
 UNKNOWN = {"unic_l": {"pos_embed"}}

@@ -166,10 +166,10 @@ def test_evaluate_guards(run: Path, tiny_root: Path, tmp_path: Path) -> None:
     assert evaluate_to(run / "ranking", benchmark, out, k=2).map == read_evaluation(out)[0].map
 
 
-def test_report_guards(run: Path, tmp_path: Path) -> None:
+def test_report_guards(run: Path, tiny_root: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"precious")
-    with pytest.raises(OpenIliasError, match="not a report"):
+    with pytest.raises(OpenIliasError, match="holds no report"):
         report_run(run, tmp_path / "mine")
     page = report_run(run, tmp_path / "page", gallery_queries=1)
     assert len(list(page.parent.rglob("*.jpg"))) < len(list((run / "report").rglob("*.jpg")))
@@ -180,7 +180,7 @@ def test_report_guards(run: Path, tmp_path: Path) -> None:
     manifest["made_from"]["ranking"] = "another"
     (run / "evaluation" / "evaluation.json").write_text(json.dumps(manifest))
     with pytest.raises(OpenIliasError, match="not of this ranking"):
-        report_run(run, tmp_path / "page")
+        report_run(run, tmp_path / "page", benchmark=tiny_root)
 
 
 def test_the_demo(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_site_is_not_a_report(run: Path, tmp_path: Path) -> None:
     (tmp_path / "site" / "src").mkdir(parents=True)
     (tmp_path / "site" / "index.html").write_text("mine")
     (tmp_path / "site" / "src" / "work.txt").write_text("precious")
-    with pytest.raises(OpenIliasError, match="not a report"):
+    with pytest.raises(OpenIliasError, match="holds no report"):
         report_run(run, tmp_path / "site")
     assert (tmp_path / "site" / "src" / "work.txt").exists()
     report_run(run, tmp_path / "page", gallery_queries=1)
@@ -286,7 +286,7 @@ def test_overwrite_mends_damaged_results(run: Path, tiny_root: Path, name: str) 
 
 def test_a_report_with_other_files_is_never_replaced(run: Path) -> None:
     (run / "report" / "notes.txt").write_text("precious")
-    with pytest.raises(OpenIliasError, match="not a report"):
+    with pytest.raises(OpenIliasError, match="holds no report"):
         report_run(run, run / "report")
 
 

@@ -33,6 +33,8 @@ from openilias.models.text_towers import measured
 from openilias.models.zoo import load_model, outline
 from plain_twin import Box, Twin
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 RECORDS = {record.name: record for record in records().values() if record.model.library != "sift_vlad"}
 LARGE = 80_000_000  # transformers of more parameters are built with three blocks
 RESOLUTION = {14: 118, 16: 131, 32: 250, None: 131}  # by patch; no multiple of any
@@ -84,29 +86,6 @@ def shake(module: nn.Module) -> None:
             value.copy_(0.1 * torch.randn(value.shape, generator=generator))
         elif value.ndim == 1 and "rope" not in name:
             value.copy_(0.5 + 0.5 * torch.rand(value.shape, generator=generator))
-
-
-@cache
-def deck() -> Tensor:
-    """Numbers of a normal distribution; so many that no row of a matrix is another one."""
-    return torch.randn(1_000_003, generator=torch.Generator().manual_seed(2))
-
-
-@torch.no_grad()
-def dealt(value: Tensor, deviation: float) -> Tensor:
-    """Fill with numbers of the deck, over and over."""
-    for part in () if value.is_meta else value.view(-1).split(len(deck())):
-        torch.mul(deck()[: len(part)], deviation, out=part)
-    return value
-
-
-@pytest.fixture(autouse=True)
-def fast_and_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openilias.models.network.digest_state", lambda state: "none")
-    # Drawing numbers for each network anew takes most of the time, and makes no difference here.
-    monkeypatch.setattr("timm.layers.weight_init._trunc_normal_", lambda x, mean, std, a, b: dealt(x, std))
-    monkeypatch.setattr(nn.init, "trunc_normal_", lambda x, mean=0.0, std=1.0, **_: dealt(x, std))
-    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda x, *_, **__: dealt(x, (3 * x[0].numel()) ** -0.5))
 
 
 def loaded(spec: ModelSpec, **protocol: Any) -> Network:

@@ -25,6 +25,8 @@ from openilias.models.spec import ModelSpec
 from openilias.models.weights import digest_state, read_state
 from openilias.models.zoo import find_model, load_model
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 VIT = "vit_tiny_patch16_224.augreg_in21k"
 SIZES = [(500, 333), (333, 500), (97, 211), (224, 224)]
 
@@ -203,6 +205,7 @@ def test_every_option_of_the_protocol_changes_the_descriptor() -> None:
     assert (describe(again, image) == plain).all()
 
 
+@pytest.mark.drawn
 def test_weights_files(tmp_path: Path) -> None:
     network = timm.create_model("resnet18", pretrained=False, num_classes=10)
     state = network.state_dict()

@@ -21,6 +21,8 @@ from openilias.models.spec import ModelSpec
 from openilias.models.zoo import find_model, load_model
 from test_checkpoints import flax_file
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 State = dict[str, Tensor]
 Twin = Callable[[Tensor], Tensor]
 Means = tuple[tuple[float, ...], tuple[float, ...]]

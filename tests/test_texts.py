@@ -26,6 +26,8 @@ from openilias.models.zoo import TextFiles, load_model
 from openilias.search.origin import common_origin
 from openilias.search.stores import search
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 TEXTS = ["a red cup\n", "A CUP, with a handle; it's 10 cm high", "x " * 100, ""]
 CLIP = "vit_base_patch16_clip_224.openai"
 SIGLIP = "vit_base_patch16_siglip_224.webli"
@@ -225,6 +227,7 @@ def test_files_that_are_not_of_this_model(clip: Any, clip_file: Path, tmp_path: 
 # --- digests and runs ---
 
 
+@pytest.mark.drawn
 def test_digests_are_of_the_numbers(clip: Any, clip_file: Path, tmp_path: Path) -> None:
     first, seeded = load(CLIP, weights=clip_file), load(CLIP, seed=0)
     texts = {name: v for name, v in clip.state_dict().items() if not name.startswith("visual.")}
@@ -243,6 +246,7 @@ def queries_of(benchmark: Benchmark, store: Any) -> list[str]:
     return [(benchmark.root / "ilias_core" / item).read_text(encoding="utf-8") for item in store.shards[0].ids()]
 
 
+@pytest.mark.drawn
 def test_texts_search_the_images_of_the_same_record(tiny: Benchmark, clip_file: Path, tmp_path: Path) -> None:
     backbone = load(CLIP, weights=clip_file)
     texts = extract(tiny, backbone, "text_queries", tmp_path / "t")

@@ -24,6 +24,8 @@ from openilias.models.network import Network, TorchBackbone
 from openilias.models.zoo import find_model, load_model
 from plain_twin import Box, Twin
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 POOLINGS = ("head", "gap", "mac", "gem", "rmac", "rgem")
 TURNS = (0, 90, 180, 270)
 SCALES = (0.707, 1.0, 1.414)
