@@ -18,7 +18,7 @@ from scipy import stats
 from conftest import Outcome
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Protocol
-from openilias.evaluate.comparison import align, carried_by, compare, effect_size, intervals
+from openilias.evaluate.comparison import align, carried_by, compare, effect_size, interval_of, intervals
 from openilias.evaluate.evaluation import Evaluation, QueryResult
 from openilias.evaluate.results import write_evaluation
 from openilias.evaluate.significance import clusters
@@ -147,6 +147,25 @@ def test_intervals_are_those_of_the_comparison() -> None:
     assert np.array([[s.low, s.high] for s in found.standings]) == pytest.approx(alone)
 
 
+def test_rounding_tells_no_models_apart_and_one_object_has_no_interval() -> None:
+    a = {"x/1": 0.1 + 0.2, "x/2": 0.5}
+    found = compare(align({"A": evaluation(a), "B": evaluation({"x/1": 0.3, "x/2": 0.5})}), [(0, 1)], resamples=100)
+    assert (found.pairs[0].better, found.pairs[0].worse, found.pairs[0].same) == (0, 0, 2)
+    assert found.pairs[0].low is None
+    assert found.standings[0].low is None
+    assert interval_of(evaluation(a)) is None
+    alone = interval_of(evaluation(drawn(1)), seed=2)
+    assert alone is not None
+    assert alone[0] < evaluation(drawn(1)).map < alone[1]
+
+
+def test_a_difference_that_all_objects_carry() -> None:
+    """Rounding must not make it vanish with the first one."""
+    for seed in range(200):
+        values = np.random.default_rng(seed).uniform(0.05, 1, 1000)
+        assert carried_by(values) == 1000
+
+
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=9))
 @settings(max_examples=200)
 def test_the_objects_that_carry_a_difference(values: list[int]) -> None:
@@ -176,6 +195,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_evaluation(evaluation(drawn(7)), folder / "elsewhere" / "evaluation", made_from=world | {"benchmark": "two"})
     texts = {f"{item.split('/')[0]}/t": ap for item, ap in drawn(8).items()}
     write_evaluation(evaluation(texts), folder / "texts", made_from=world)
+    part = replace(evaluation(drawn(1)), unsearched=("yfcc100m_0000.tar",))
+    write_evaluation(part, folder / "part" / "evaluation", made_from=world)
     return folder
 
 
@@ -197,7 +218,7 @@ def test_models_are_compared_on_the_command_line(
         *(f"{name}.{ending}" for name in ("differences", "queries") for ending in ("csv", "md", "tex", "svg", "png")),
     }  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "out" / "per_query.csv").open()))
-    assert float(rows[0]["B"]) == 100 * drawn(1)[rows[0]["query"]]
+    assert float(rows[0]["B"]) == 100 * drawn(1)[rows[0]["query_id"]]
     assert out.out.index("third") < out.out.index("first")  # best first
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     ilias(*asked)
@@ -236,6 +257,8 @@ def test_images_with_texts_and_other_benchmarks(
         (("first", "second", "--against", "x"), "none of first, second"),
         (("first", "second", "--against", "first", "--all-pairs"), "Each with each"),
         (("first", "second", "--out", "first"), "holds no model_comparison"),
+        (("first", "part"), "other parts of the benchmark"),
+        (("first", "=second"), "no name before"),
     ],
 )
 def test_what_is_refused(
@@ -245,4 +268,4 @@ def test_what_is_refused(
     out = ilias("compare", *arguments)
     assert out.code == 2
     assert told in " ".join(out.err.replace("│", " ").split())
-    assert {path.name for path in runs.iterdir()} == {"first", "second", "third", "elsewhere", "texts"}
+    assert {path.name for path in runs.iterdir()} == {"first", "second", "third", "elsewhere", "texts", "part"}

@@ -171,13 +171,18 @@ def test_positives_by_rank() -> None:
             line = 3 if rank is None or rank > 1000 else 0 if rank <= 10 else 1 if rank <= 100 else 2
             plain[line, sum(values[item] >= edge for edge in CLUTTER_EDGES[1:-1])] += 1
     assert counts.tolist() == plain.tolist()
-    made = groups.ranks("A", A.evaluation.queries, values, "clutter", deep=False)
-    shares = rows(made)
+    shares = rows(groups.ranks("A", A.evaluation.queries, values, "clutter", depth=1000))
     assert [int(row["positives"]) for row in shares] == plain.ravel().tolist()
     assert float(shares[0]["share"]) == pytest.approx(100 * plain[0, 0] / plain[0].sum())
     assert shares[0]["paper"] == "39.02"
-    assert "not found" in shares[-1]["rank"]
-    assert groups.ranks("A", A.evaluation.queries, {}, "clutter", deep=True) is None
+    assert shares[-1]["rank"] == "not among 1,000"
+    assert groups.ranks("A", A.evaluation.queries, {}, "clutter", depth=1000) is None
+    # What was looked at down to 60 only says nothing of later ranks.
+    shares = rows(groups.ranks("A", A.evaluation.queries, values, "clutter", depth=K))
+    assert list(dict.fromkeys(row["rank"] for row in shares)) == ["(0, 10]", "(10, 60]", "not among 60"]
+    assert sum(int(row["positives"]) for row in shares[8:]) == plain[3].sum()
+    assert "paper" not in shares[0]
+    assert rows(groups.ranks("A", A.evaluation.queries, values, "clutter", depth=1001))[-1]["rank"] == "over 1,000"
 
 
 def test_the_curve_over_distractors_ends_at_the_map() -> None:
@@ -188,6 +193,8 @@ def test_the_curve_over_distractors_ends_at_the_map() -> None:
     assert float(made[-1]["map"]) == pytest.approx(100 * A.evaluation.map)
     assert float(made[0]["least"]) <= float(made[0]["map"]) <= float(made[0]["most"])
     assert derived.first[BENCHMARK.image_queries[0]][0][0] == ranking(0).ids_of(0)[0]
+    expanded = Searched(len(POSITIVES), DISTRACTORS, "Of expanded queries a search without some is another list.")
+    assert derive("A", ranking(0), A.evaluation, BENCHMARK, expanded).curve is None
     blind = derive("A", ranking(0), A.evaluation, BENCHMARK, Searched(None, None))
     assert blind.curve is None
     assert "does not say how many" in blind.why[0]
@@ -204,9 +211,16 @@ def test_the_timeline_is_that_of_the_paper() -> None:
     assert max(float(row["map"]) for row in found if "re-ranked" in row["curve"]) == 35.6
 
 
+def as_published(one: Measured) -> Measured:
+    """As if it had been measured as the paper measures."""
+    assert one.record is not None
+    evaluation = replace(one.evaluation, protocol=Protocol())
+    return replace(one, evaluation=evaluation, resolution=one.record.model.test_resolution)
+
+
 def test_the_main_table_has_the_published_numbers_beside() -> None:
     siglip = find_record("vit_large_patch16_siglip_384.webli")
-    one = replace(A, name="siglip", record=siglip, model="vit_large_patch16_siglip_384.webli", dims=1024)
+    one = as_published(replace(A, name="siglip", record=siglip, model="vit_large_patch16_siglip_384.webli", dims=1024))
     found = {row["run"]: row for row in rows(tables.models([one, replace(one, name="†", adapted=True), B]))}
     assert found["siglip"]["paper"] == "19.6"
     assert found["†"]["paper"] == "28.9"
@@ -215,14 +229,21 @@ def test_the_main_table_has_the_published_numbers_beside() -> None:
     assert tables.published_map(replace(one, queries="text")) == 18.1
     assert tables.published_map(replace(one, reranked="ames", adapted=True)) == 35.6
     assert tables.published_map(replace(one, reranked="chamfer")) == 22.9
-    expanded = replace(one.evaluation, protocol=Protocol(k=K, expand=Expand(n=1, alpha=1.0)))
-    assert tables.published_map(replace(one, evaluation=expanded)) is None  # Table 4 has it
+    for protocol in (
+        Protocol(expand=Expand(n=1, alpha=1.0)),  # Table 4 has it
+        Protocol(k=10),
+        Protocol(positive_boxes="crop"),
+        Protocol(scales=(0.707, 1.0)),
+    ):
+        assert tables.published_map(replace(one, evaluation=replace(one.evaluation, protocol=protocol))) is None
+    assert tables.published_map(replace(one, resolution=384)) is None
+    assert tables.published_map(replace(one, random_weights=True)) is None
 
 
 def test_ways_to_rerank_beside_those_of_table_4() -> None:
     siglip = find_record("vit_large_patch16_siglip_384.webli")
-    plain = replace(A, name="g", record=siglip, model="s")
-    expanded = replace(plain.evaluation, protocol=Protocol(k=K, expand=Expand(n=2, alpha=1.0)))
+    plain = as_published(replace(A, name="g", record=siglip, model="s"))
+    expanded = replace(plain.evaluation, protocol=Protocol(expand=Expand(n=2, alpha=1.0)))
     runs = [
         replace(plain, name="x", reranked="spatial"),
         plain,
@@ -233,6 +254,12 @@ def test_ways_to_rerank_beside_those_of_table_4() -> None:
     published = {row.method: row.map for row in reranked_by_method() if not row.adapted}
     assert [float(row["s paper"]) for row in found] == [published["global"], published["αQE2"], published["SP"]]
     assert tables.reranking([plain]) is None
+    made = tables.reranking(runs)
+    assert made is not None
+    assert made.table.notes  # the paper's database is another one
+    made = tables.reranking([replace(one, record=None) for one in runs])
+    assert made is not None
+    assert not made.table.notes  # nothing of the paper is shown
 
 
 def test_resolutions_and_dimensions() -> None:
@@ -247,14 +274,14 @@ def test_resolutions_and_dimensions() -> None:
 
 
 def test_one_benchmark_against_another() -> None:
-    made = settings.benchmarks("here", {"m": A, "n": B}, "there", {"n": C}, adapted=True)
+    made = settings.benchmarks("here", {("m", K): A, ("n", K): B}, "there", {("n", K): C}, adapted=True)
     found = rows(made)
     assert made is not None
     assert (made.paper, len(found)) == ("Fig. D", 1)
     assert (float(found[0]["map"]), float(found[0]["other"])) == pytest.approx(
         (100 * B.evaluation.map, 100 * C.evaluation.map)
     )
-    assert settings.benchmarks("here", {"m": A}, "there", {"n": C}, adapted=False) is None
+    assert settings.benchmarks("here", {("m", K): A}, "there", {("n", K): C}, adapted=False) is None
 
 
 def test_the_taxonomy_is_counted() -> None:
@@ -327,7 +354,8 @@ def analysis() -> Analysis:
         one.name: derive(one.name, ranking(n), one.evaluation, BENCHMARK, Searched(len(POSITIVES), DISTRACTORS))
         for n, one in enumerate(runs)
     }
-    return Analysis(BENCHMARK, runs, derived, aligned, compare(aligned, [(0, 1), (0, 2), (1, 2)], resamples=200))
+    found = compare(aligned, [(0, 1), (0, 2), (1, 2)], resamples=200)
+    return Analysis(BENCHMARK, runs, derived, {}, aligned, None, found)
 
 
 def test_every_exhibit_becomes_files_that_are_the_same_every_time(tmp_path: Path) -> None:
@@ -354,8 +382,30 @@ def test_every_exhibit_becomes_files_that_are_the_same_every_time(tmp_path: Path
 
 def test_one_run_alone() -> None:
     aligned = align({"A": A.evaluation})
-    found = exhibits(Analysis(BENCHMARK, (A,), {}, aligned, compare(aligned, [], resamples=200)))
+    found = exhibits(Analysis(BENCHMARK, (A,), {}, {}, aligned, None, compare(aligned, [], resamples=200)))
     names = {one.name for one in found}
     assert "differences" not in names
     assert {"table-2-models", "figure-1-timeline", "figure-k-taxonomy"} <= names
     assert all(isinstance(one.table.title, str) for one in found)
+
+
+def test_many_models_fit_into_a_figure_and_all_are_in_its_table() -> None:
+    runs = [replace(A, name=f"a model with a rather long name, number {n}") for n in range(30)]
+    made = groups.groups(runs, "coverage")
+    assert made is not None
+    assert made.figure is not None
+    assert len(made.figure.legends[0].get_texts()) == 8
+    assert len(made.table.columns) == 33
+    assert any("8 best" in note for note in made.table.notes)
+    made = categories.categories(runs)
+    assert made is not None
+    assert len(made.table.columns) == 33
+    assert timeline.timeline(runs).figure is not None
+
+
+def test_exhibits_of_one_name_are_told_apart() -> None:
+    others = {name: (replace(C, benchmark=name, model="A"),) for name in ("a b", "a-b")}
+    mine = replace(A, model="A")
+    aligned = align({"A": mine.evaluation})
+    made = Analysis(BENCHMARK, (mine,), {}, {}, aligned, None, compare(aligned, [], resamples=100), others=others)
+    assert {"figure-4-against-a-b", "figure-4-against-a-b-2"} <= {one.name for one in exhibits(made)}

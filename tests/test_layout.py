@@ -60,6 +60,16 @@ def test_latex_escapes_and_aligns() -> None:
     assert latex(Table("none", (Column("a", "a"),), ())).count(r"\\") == 1
 
 
+def test_the_best_of_a_row() -> None:
+    columns = (Column("g", "g"), Column("a", "a", best="high"), Column("b", "b", best="high"))
+    rows = (("[0, 1)", 1.0, 2.0), ("*", 3.0, 3.0), ("x", None, 1.0))
+    table = Table("", columns, rows, across=True)
+    assert bold(table) == {(0, 2)}
+    lines = latex(table).splitlines()
+    assert any(line.strip().startswith(r"{}[0, 1) & 1.0 & \textbf{2.0}") for line in lines)
+    assert any(line.strip().startswith("{}*") for line in lines)
+
+
 def test_csv_keeps_all_digits() -> None:
     rows = list(csv.reader(io.StringIO(csv_of(TABLE))))
     assert rows[0] == ["model", "map", "gain", "n"]

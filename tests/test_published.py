@@ -134,6 +134,10 @@ def test_tables_can_be_ordered_and_searched() -> None:
     numbers = [value for value in column if value is not None]
     assert numbers == sorted(numbers, key=lambda value: float(str(value)))
     assert column[len(numbers) :] == [None] * 14
+    objects = [row[2] for row in printed("1").ordered("objects").cells]
+    assert objects[:3] == ["30K", "21K", "11.3K"]
+    assert objects.index("1,000") < objects.index("500") < objects.index("11")
+    assert objects[-1] == "N/A"
     assert {row[4] for row in g.where("arch", "vit-l").cells} == {"ViT-L"}
     assert g.only(("map1k_100m",)).columns == ("checkpoint", "map1k_100m")
     names_ = [str(row[0]) for row in g.ordered("checkpoint").rows]

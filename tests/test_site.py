@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from conftest import Outcome
+from openilias.build.synth import SynthSettings, build_synth
 from openilias.core.errors import OpenIliasError
 from openilias.data import read_ilias
-from openilias.evaluate.results import read_evaluation
+from openilias.evaluate.results import evaluate_to, read_evaluation
 from openilias.experiments.report import report_site
 from openilias.report.site import Choice
 from openilias.report.site_data import script
@@ -58,7 +59,7 @@ def test_every_query_and_object_is_there(site: Path, tiny_root: Path) -> None:
     assert {one["name"]: tuple(one["positives"]) for one in data["objects"]} == benchmark.relevance
     for number, name in enumerate(("global", "αQE1", "SP")):
         evaluation, _ = read_evaluation(run_of(site, name) / "evaluation")
-        assert data["ap"][number] == [round(1000 * query.ap) for query in evaluation.queries]
+        assert data["ap"][number] == pytest.approx([1000 * query.ap for query in evaluation.queries], abs=1e-3)
         lists = value_of(site / "data" / f"run-{number}.js")
         ranking, _ = read_ranking(run_of(site, name) / "ranking")
         for place, query in enumerate(evaluation.queries):
@@ -128,6 +129,39 @@ def test_the_command(ilias: Callable[..., Outcome], site: Path, tmp_path: Path) 
     evaluation = run_of(site, "global") / "evaluation"
     out = ilias("report", evaluation, "--out", tmp_path / "alone", "--no-figures")
     assert out.code == 0, out.err
+
+
+def test_runs_that_are_not_alike_are_not_ranked_together(site: Path, tiny_root: Path, tmp_path: Path) -> None:
+    other = evaluate_to(run_of(site, "global") / "ranking", read_ilias(tiny_root), tmp_path / "ten" / "evaluation", k=2)
+    report_site([str(run_of(site, "SP")), str(tmp_path / "ten")], tmp_path / "out", choice=Choice(figures=False))
+    data = value_of(tmp_path / "out" / "data" / "report.js")
+    assert "AP@2" in data["runs"][1]["flags"]
+    assert any("AP@2" in note for note in data["notes"])
+    assert data["pairs"] == []
+    assert data["runs"][1]["low"] <= 1000 * other.map <= data["runs"][1]["high"]
+
+
+def test_curves_are_of_plain_searches_only(site: Path) -> None:
+    """Without some images another neighbour expands the query, and others are re-ranked."""
+    data = value_of(site / "data" / "report.js")
+    assert any(why.startswith("αQE1: no curve") and "expanded" in why for why in data["missing"])
+    assert any("re-ranked shortlist" in why for why in data["missing"])
+    assert "figure-c-distractors" in {one["name"] for one in data["exhibits"]}
+
+
+def test_another_benchmark_than_that_of_the_runs_is_refused(site: Path, tmp_path: Path) -> None:
+
+    build_synth(tmp_path / "b", SynthSettings(objects=3, distractors=2, size=96, positives=(1, 1)), workers=1)
+    with pytest.raises(OpenIliasError, match="not the one that was searched"):
+        report_site([str(run_of(site, "global"))], tmp_path / "out", benchmark=tmp_path / "b")
+
+
+def test_a_killed_report_leaves_nothing_for_ever(site: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".out.0123456789abcdef.partial"
+    left.mkdir()
+    (left / "picture.jpg").write_text("x")
+    report_site([str(run_of(site, "global"))], tmp_path / "out", choice=Choice(figures=False))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_is_in_the_way_stays(site: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from openilias.evaluate.significance import (
 )
 
 LEVEL = 0.95
+_ROUNDING = 1e-9
+"""Sums in another order differ in the last bits: such APs are the same."""
 Unit = Literal["query", "object"]
 
 
@@ -49,12 +51,12 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Standing:
-    """A model alone: its mean AP, in [0, 1], and the confidence interval of it."""
+    """A model alone: its mean AP, in [0, 1], and the confidence interval of it; None of fewer than two objects."""
 
     name: str
     map: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,14 @@ class Pair:
         a: name of the first.
         b: name of the second.
         difference: of their mean APs, b - a, in [0, 1].
-        low: of its confidence interval.
+        low: of its confidence interval; None of fewer than two objects.
         high: of it.
         p: of the paired permutation test.
         exact: whether all permutations were tried.
         adjusted: p after Holm's correction for all pairs of the comparison.
         effect: mean difference of an object over the standard deviation of these (Cohen's d of paired values); None if
             they do not vary.
-        better: queries (objects) with a higher AP.
+        better: queries (objects) with a higher AP, by more than rounding.
         worse: with a lower AP.
         same: with the same.
         gain: mean difference of those that are better, 0 if there are none.
@@ -94,8 +96,8 @@ class Pair:
     a: str
     b: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     exact: bool
     adjusted: float
@@ -204,7 +206,9 @@ def compare(
     values = bootstrap(found, resamples=resamples, seed=seed)
     left_out = jackknife(found)
 
-    def between(resampled: Floats, estimate: float, without: Floats) -> tuple[float, float]:
+    def between(resampled: Floats, estimate: float, without: Floats) -> tuple[float, float] | tuple[None, None]:
+        if len(without) < 2:
+            return None, None
         return confidence_interval(resampled, estimate, without, level=level, method=interval)
 
     means = found.means
@@ -220,7 +224,7 @@ def compare(
     for n, (a, b) in enumerate(pairs):
         difference = float(means[b] - means[a])
         low, high = between(values[:, b] - values[:, a], difference, left_out[:, b] - left_out[:, a])
-        each = aligned.ap[:, b] - aligned.ap[:, a]
+        each = differences_of(aligned, a, b)
         made.append(
             Pair(
                 aligned.names[a],
@@ -242,6 +246,21 @@ def compare(
             )
         )
     return Comparison(aligned, standings, tuple(made), level, resamples, seed, interval)
+
+
+def differences_of(aligned: Aligned, a: int, b: int) -> Floats:
+    """Return (N,) AP of the second less that of the first model; what only rounding tells apart is 0."""
+    each = aligned.ap[:, b] - aligned.ap[:, a]
+    return np.where(np.abs(each) < _ROUNDING, 0.0, each)
+
+
+def interval_of(evaluation: Evaluation, *, level: float = LEVEL, seed: int = 0) -> tuple[float, float] | None:
+    """Return the confidence interval (BCa) of a mAP, from the queries that it is the mean of; None of one object."""
+    found = clusters([query.object for query in evaluation.queries], [query.ap for query in evaluation.queries])
+    if len(found.objects) < 2:
+        return None
+    low, high = intervals(found, level=level, seed=seed)[0].tolist()
+    return low, high
 
 
 def intervals(found: Clusters, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
@@ -292,12 +311,12 @@ def carried_by(sums: npt.ArrayLike) -> int | None:
     if abs(total) < 1e-12:
         return None
     along = np.sort(values * np.sign(total))[::-1]
-    left = abs(total) - np.cumsum(along)
-    return int(np.argmax(left <= 1e-12)) + 1
+    gone = abs(total) - np.cumsum(along) <= 1e-9 * abs(total)
+    return int(np.argmax(gone)) + 1 if gone.any() else len(values)
 
 
 def _deciding(aligned: Aligned, a: int, b: int, most: int) -> tuple[Deciding, ...]:
-    each = aligned.ap[:, b] - aligned.ap[:, a]
+    each = differences_of(aligned, a, b)
     order = sorted(np.flatnonzero(each), key=lambda n: (-abs(each[n]), aligned.ids[n]))[:most]
     return tuple(
         Deciding(aligned.ids[n], aligned.objects[n], float(aligned.ap[n, a]), float(aligned.ap[n, b])) for n in order

@@ -16,15 +16,14 @@ from openilias.core.progress import progress
 from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
 from openilias.data.statistics import Statistics, measure
-from openilias.evaluate.comparison import Aligned, align, compare
+from openilias.evaluate.comparison import Aligned, align, compare, interval_of
 from openilias.evaluate.evaluation import Evaluation
 from openilias.experiments.before import reranked_search
 from openilias.experiments.experiment import Experiment
 from openilias.experiments.results import Result
 from openilias.experiments.study import study_of
 from openilias.models.record import find_record
-from openilias.published.printed import value_of
-from openilias.report.figures.derive import Derived, Searched, derive
+from openilias.report.figures.derive import Chosen, Derived, Searched, derive, members_of
 from openilias.report.figures.everything import Analysis
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, Queries
@@ -34,6 +33,16 @@ from openilias.report.reranking import gained_most
 from openilias.report.sweep import VALUES, Sweep, read_sweep
 from openilias.search.ranking import read_ranking
 from openilias.search.restriction import read_ids
+
+_NOT_CUT = {
+    "expand": "expanded queries",
+    "rerank": "a re-ranked shortlist",
+    "ensemble": "an ensemble",
+    "index": "a compressed index",
+    "duplicates": "lists without duplicates",
+}
+_MOST_COUNTED = 2_000_000
+"""Distractors that are counted by their names; of more the list itself is taken for what is there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +71,28 @@ def read_runs(results: Sequence[Result], benchmarks: dict[str, Benchmark]) -> li
         results: the evaluations.
         benchmarks: by fingerprint.
     """
-    return [_run(result, benchmarks) for result in results]
+    folders = {result.benchmark: benchmark_of(result) for result in results}
+    folders |= {fingerprint: read.root.resolve() for fingerprint, read in benchmarks.items()}
+    last = [folder.name for folder in folders.values() if folder is not None]
+    names = {
+        fingerprint: "another benchmark"
+        if folder is None
+        else folder.name
+        if last.count(folder.name) == 1
+        else "/".join(folder.parts[-2:])
+        for fingerprint, folder in folders.items()
+    }
+    return [_run(result, names[result.benchmark]) for result in results]
 
 
-def _run(result: Result, benchmarks: dict[str, Benchmark]) -> Run:
-    about = result.about
-    folder = result.folder if result.folder.name != "evaluation" else result.folder.parent
+def benchmark_of(result: Result) -> Path | None:
+    """Return where the benchmark of a run was, as ``run.json`` says."""
+    folder = result.about.get("benchmark")
+    return None if folder is None else Path(folder)
+
+
+def _run(result: Result, name: str) -> Run:
+    about, folder = result.about, result.folder
     ranking = folder / "ranking" if (folder / "ranking" / "ranking.json").exists() else None
     manifest = read_json(ranking / "ranking.json") if ranking is not None else {}
     same = manifest.get("fingerprint") == result.manifest["made_from"].get("ranking")
@@ -75,8 +100,6 @@ def _run(result: Result, benchmarks: dict[str, Benchmark]) -> Run:
         ranking, manifest = None, {}
     origin = manifest.get("made_from", {}).get("origin", {})
     model = origin.get("model", {}).get("name", "unknown model") if "ensemble" not in origin else "ensemble"
-    benchmark = benchmarks.get(result.benchmark or "")
-    name = benchmark.root.resolve().name if benchmark is not None else "another benchmark"
     rerank = manifest.get("made_from", {}).get("rerank")
     evaluation = result.evaluation
     return Run(
@@ -90,9 +113,10 @@ def _run(result: Result, benchmarks: dict[str, Benchmark]) -> Run:
             dims=manifest.get("dims"),
             adapted="adaptation" in origin,
             reranked=None if rerank is None else rerank["local"]["method"],
-            queries=_queries(result, benchmark),
+            queries=_queries(result),
             database_size=manifest.get("database_size"),
             resolution=evaluation.protocol.resolution if evaluation.described else None,
+            random_weights=str(manifest.get("weights_from", "")).startswith("random"),
         ),
         ranking,
         manifest,
@@ -100,48 +124,43 @@ def _run(result: Result, benchmarks: dict[str, Benchmark]) -> Run:
     )
 
 
-def _queries(result: Result, benchmark: Benchmark | None) -> Queries:
-    texts = set() if benchmark is None else set(benchmark.text_queries)
-    kinds = {query.query_id in texts for query in result.evaluation.queries}
+def _queries(result: Result) -> Queries:
+    kinds = {query.query_id.endswith(".txt") for query in result.evaluation.queries}
     return "both" if len(kinds) > 1 else "text" if kinds == {True} else "image"
 
 
-def find_benchmarks(results: Sequence[Result], given: Path | None) -> dict[str, Benchmark]:
-    """Read the benchmarks of runs, by fingerprint.
+def find_benchmark(results: Sequence[Result], given: Path | None) -> Benchmark:
+    """Read the benchmark of the first run.
 
     Args:
         results: the evaluations; ``run.json`` says where their benchmark is.
-        given: of runs that do not say, or that were moved.
+        given: where it is instead, of runs that do not say, or that were moved.
 
     Raises:
-        OpenIliasError: the benchmark of a run is not known, not there, or another one.
+        OpenIliasError: it is not known, not there, or another one.
     """
-    found: dict[str, Benchmark] = {}
-    if given is not None:
-        read = read_ilias(given)
-        found[read.fingerprint] = read
-    for result in results:
-        wanted = result.benchmark
-        if wanted in found:
-            continue
-        folder = result.about.get("benchmark")
-        if folder is None:
-            raise OpenIliasError(
-                "This run does not say where its benchmark is.", where=result.folder, fix="Give --benchmark."
-            )
-        read = read_ilias(Path(folder))
-        if read.fingerprint != wanted:
-            raise OpenIliasError(
-                f"The benchmark is not the one that was searched by '{result.name}', or it has changed.",
-                where=folder,
-                fix="Run again, or give --benchmark.",
-            )
-        found[read.fingerprint] = read
-    return found
+    first = results[0]
+    folder = given or benchmark_of(first)
+    if folder is None:
+        raise OpenIliasError(
+            "This run does not say where its benchmark is.", where=first.folder, fix="Give --benchmark."
+        )
+    read = read_ilias(folder)
+    if read.fingerprint != first.benchmark:
+        raise OpenIliasError(
+            f"The benchmark is not the one that was searched by '{first.name}', or it has changed.",
+            where=folder,
+            fix="Run again, or give the right one with --benchmark.",
+        )
+    return read
 
 
 def searched_of(manifest: dict[str, Any]) -> Searched:
     """Return how many positives and distractors a ranking was searched in."""
+    made_from = manifest["made_from"]
+    for field, what in _NOT_CUT.items():
+        if made_from.get(field) not in (None, "keep"):
+            return Searched(None, None, f"Of {what} a search without some images is another list.")
     shards = manifest.get("database")
     left_out = manifest.get("left_out", {}).get("images", 0)
     if not isinstance(shards, list) or left_out:
@@ -162,7 +181,7 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
     """
     missing: list[str] = []
     derived: dict[str, Derived] = {}
-    mini = benchmark.root / LISTS / MINI
+    chosen = _chosen(benchmark, missing)
     with progress("analyse", total=len(runs), unit="runs") as step:
         for run in runs:
             name = run.measured.name
@@ -170,7 +189,6 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
                 missing.append(f"{name}: its ranking is not beside its evaluation.")
             else:
                 ranking, manifest = read_ranking(run.ranking)
-                chosen = read_ids(mini) if mini.exists() else None
                 made = derive(
                     name,
                     ranking,
@@ -183,7 +201,8 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
                 derived[name] = replace(made, moved=_moved(manifest, run.measured.evaluation, benchmark))
                 missing += made.why
             step()
-    aligned = _aligned(runs, missing)
+    aligned, by_object = _aligned(runs, missing)
+    intervals = {run.measured.name: interval_of(run.measured.evaluation, seed=seed) for run in runs}
     pairs = [] if aligned is None else list(combinations(range(len(aligned.names)), 2))
     by_other: dict[str, tuple[Measured, ...]] = {}
     for run in others:
@@ -192,7 +211,9 @@ def analyse(runs: Sequence[Run], benchmark: Benchmark, others: Sequence[Run] = (
         benchmark,
         tuple(run.measured for run in runs),
         derived,
+        {name: found for name, found in intervals.items() if found is not None},
         aligned,
+        by_object,
         None if aligned is None else compare(aligned, pairs, seed=seed),
         _statistics(benchmark, missing),
         by_other,
@@ -208,13 +229,46 @@ def _moved(manifest: dict[str, Any], after: Evaluation, benchmark: Benchmark) ->
     return () if search is None else gained_most(search.before, after)
 
 
-def _aligned(runs: Sequence[Run], missing: list[str]) -> Aligned | None:
-    evaluations = {run.measured.name: run.measured.evaluation for run in runs}
-    try:
-        return align(evaluations)
-    except OpenIliasError as error:
-        missing.append(f"The runs are not compared query by query: {error.what}")
+def _chosen(benchmark: Benchmark, missing: list[str]) -> Chosen | None:
+    """Return the chosen distractors that the benchmark lists, if it lists any, and how many of them there are."""
+    path = benchmark.root / LISTS / MINI
+    if not path.exists():
         return None
+    ids, count, total = read_ids(path), 0, 0
+    try:
+        for shard in benchmark.distractor_shards:
+            items = shard.items()
+            total += len(items)
+            if total > _MOST_COUNTED:
+                return Chosen(ids, ids.counts()["listed"])
+            count += int(members_of([item.id for item in items], ids).sum())
+    except OpenIliasError as error:
+        missing.append(f"Table 3: {error.what}")
+        return None
+    return Chosen(ids, count)
+
+
+def _aligned(runs: Sequence[Run], missing: list[str]) -> tuple[Aligned | None, Aligned | None]:
+    """Return the APs of runs that answer the same queries as the first; and of all by object, where some do not."""
+    evaluations = {run.measured.name: run.measured.evaluation for run in runs}
+    asked = {name: {query.query_id for query in one.queries} for name, one in evaluations.items()}
+    usual = next(iter(evaluations.values()))
+    alike = {
+        name: one
+        for name, one in evaluations.items()
+        if asked[name] == asked[runs[0].measured.name]
+        and (one.protocol.k, one.compat, one.unsearched) == (usual.protocol.k, usual.compat, usual.unsearched)
+    }
+    others = [name for name in evaluations if name not in alike]
+    if others:
+        missing.append(
+            f"Not compared query by query with {runs[0].measured.name}, as they answer other queries, were evaluated "
+            f"otherwise or searched another part: {', '.join(others)}."
+        )
+    try:
+        return align(alike), align(evaluations) if others else None
+    except OpenIliasError:
+        return align(alike), None
 
 
 def _statistics(benchmark: Benchmark, missing: list[str]) -> Statistics | None:
@@ -248,8 +302,8 @@ def _studies(runs: Sequence[Run], missing: list[str]) -> list[Exhibit]:
             missing.append(f"Table {kind}: {error.what}")
             continue
         if study is not None and len(members) > 1:
-            columns = tuple(Column(name, name, None) for name in study.header)
-            rows = tuple(tuple(value_of(cell) for cell in row) for row in study.rows)
+            columns = tuple(Column(f"{n}. {name}", name) for n, name in enumerate(study.header, start=1))
+            rows = tuple(map(tuple, study.rows))
             paper = f"Table {kind}" if len(kind) == 1 else {"dimensions": "Fig. G"}.get(kind, "")
             found.append(Exhibit(f"study-{kind.lower()}", paper, Table(f"{study.title}.", columns, rows)))
     return found

@@ -12,7 +12,7 @@ from openilias.core.files import read_json
 from openilias.data import Benchmark, read_ilias
 from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.results import read_evaluation
-from openilias.experiments.analysis import analyse, find_benchmarks, read_runs
+from openilias.experiments.analysis import analyse, find_benchmark, read_runs
 from openilias.experiments.before import reranked_search
 from openilias.experiments.results import read_results
 from openilias.report.compression import CompressedSearch
@@ -146,14 +146,13 @@ def report_site(
     """
     check_output(out, KIND)
     results = read_results(runs, across_benchmarks=True)
-    benchmarks = find_benchmarks(results, benchmark)
-    found = read_runs(results, benchmarks)
-    first = results[0].benchmark or next(iter(benchmarks))
+    read = find_benchmark(results, benchmark)
+    found = read_runs(results, {read.fingerprint: read})
     own = [run for run in found if run.result.benchmark == results[0].benchmark]
-    analysis = analyse(own, benchmarks[first], [run for run in found if run not in own], seed=seed)
+    analysis = analyse(own, read, [run for run in found if run not in own], seed=seed)
     pages = []
     for run in own:
-        make = None if run.ranking is None else partial(page_of, run.ranking.parent, benchmarks[first])
+        make = None if run.ranking is None else partial(page_of, run.ranking.parent, read)
         pages.append(SiteRun(run.measured.name, make, tuple(_notes(run.measured.evaluation, run.manifest))))
     return write_site(analysis, pages, out, choice)
 

@@ -19,7 +19,7 @@ class Result:
 
     Attributes:
         name: of the model, as it is shown.
-        folder: of the run, or of the evaluation alone.
+        folder: of the run; of an evaluation alone what it lies in.
         evaluation: what was found.
         manifest: of the evaluation.
     """
@@ -38,8 +38,7 @@ class Result:
     @property
     def about(self) -> dict[str, Any]:
         """``run.json`` of the run; empty without."""
-        folder = self.folder if self.folder.name != "evaluation" else self.folder.parent
-        return read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+        return read_json(self.folder / "run.json") if (self.folder / "run.json").exists() else {}
 
 
 def read_results(given: Sequence[str], *, across_benchmarks: bool = False) -> list[Result]:
@@ -47,36 +46,40 @@ def read_results(given: Sequence[str], *, across_benchmarks: bool = False) -> li
 
     Args:
         given: folders of runs, or of evaluations, or ``NAME=FOLDER``.
-        across_benchmarks: accept that they are of several benchmarks.
+        across_benchmarks: accept that they are of several benchmarks, or parts of one.
 
     Raises:
-        OpenIliasError: one is not there or not whole; two have one name; they are not of one benchmark.
+        OpenIliasError: one is not there or not whole; two have one name; they are not of one database.
     """
     found = [_read(text) for text in given]
     names = [one.name for one in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OpenIliasError(f"Several of these are called '{twice[0]}'.", fix="Give them names: NAME=FOLDER.")
-    if len({one.benchmark for one in found}) > 1 and not across_benchmarks:
-        other = next(one for one in found if one.benchmark != found[0].benchmark)
-        raise OpenIliasError(
-            f"'{other.name}' is not of the benchmark that '{found[0].name}' is of.",
-            where=other.folder,
-            fix="Compare evaluations of one benchmark, or accept this with --across-benchmarks.",
-        )
+    for one in () if across_benchmarks else found[1:]:
+        what = None
+        if one.benchmark != found[0].benchmark:
+            what = f"'{one.name}' is not of the benchmark that '{found[0].name}' is of."
+        elif one.evaluation.unsearched != found[0].evaluation.unsearched:
+            what = f"'{one.name}' was searched in other parts of the benchmark than '{found[0].name}'."
+        if what is not None:
+            fix = "Compare searches of one database, or accept this with --across-benchmarks."
+            raise OpenIliasError(what, where=one.folder, fix=fix)
     return found
 
 
 def _read(text: str) -> Result:
     name, sign, rest = text.partition("=")
     labelled = bool(sign) and not Path(text).exists()
-    folder = Path(rest if labelled else text)
+    if labelled and not name.strip():
+        raise OpenIliasError(f"'{text}' has no name before the '='.", fix="Give NAME=FOLDER.")
+    given = Path(rest if labelled else text)
+    folder = given.resolve()
     inner = folder / "evaluation" if (folder / "evaluation" / MANIFEST).exists() else folder
     if not (inner / MANIFEST).exists():
         raise OpenIliasError(
-            "This is no run with an evaluation, and no evaluation.", where=folder, fix="Evaluate first: ilias evaluate."
+            "This is no run with an evaluation, and no evaluation.", where=given, fix="Evaluate first: ilias evaluate."
         )
     evaluation, manifest = read_evaluation(inner)
-    own = folder.resolve()
-    own = own.parent if own.name == "evaluation" else own
-    return Result(name if labelled else own.name, folder, evaluation, manifest)
+    run = folder.parent if folder.name == "evaluation" else folder
+    return Result(name if labelled else run.name, run, evaluation, manifest)

@@ -74,7 +74,7 @@ class Printed:
         place = self._place(column)
 
         def key(row: tuple[str, ...]) -> tuple[int, float, str]:
-            value = value_of(row[place])
+            value = _size_of(row[place])
             return (1, 0.0, value) if isinstance(value, str) else (0, float(value or 0), "")
 
         there = [row for row in self.cells if value_of(row[place]) is not None]
@@ -125,6 +125,16 @@ def value_of(text: str) -> Value:
         except ValueError:
             pass
     return text
+
+
+def _size_of(text: str) -> Value:
+    """Return a printed cell as by :func:`value_of`; of ``1,232``, ``2.5K``, ``14M`` and ``2B`` the number."""
+    found = value_of(text)
+    if not isinstance(found, str):
+        return found
+    number = value_of(text.rstrip("KkMB").replace(",", ""))
+    scale = {"K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9}.get(text[-1], 1.0)
+    return text if number is None or isinstance(number, str) else number * scale
 
 
 _TITLES = {

@@ -44,6 +44,7 @@ class Table:
         rows: text, whole numbers, numbers; None where there is nothing.
         marks: (row, column) of what the notes are about.
         notes: beneath it.
+        across: the best is that of a row, among the columns that have one; else of a column.
 
     Raises:
         ValueError: a row is longer or shorter than the columns.
@@ -54,6 +55,7 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
     marks: frozenset[tuple[int, int]] = frozenset()
     notes: tuple[str, ...] = ()
+    across: bool = False
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
@@ -90,6 +92,8 @@ def headings(table: Table) -> list[str]:
 
 def bold(table: Table) -> frozenset[tuple[int, int]]:
     """Return (row, column) of the best numbers, as they are rounded; of marked ones none."""
+    if table.across:
+        return _bold_across(table)
     found = set()
     for place, column in enumerate(table.columns):
         numbers: dict[int, float] = {
@@ -100,6 +104,21 @@ def bold(table: Table) -> frozenset[tuple[int, int]]:
         if column.best and len(set(numbers.values())) > 1:
             best = max(numbers.values()) if column.best == "high" else min(numbers.values())
             found |= {(row, place) for row, number in numbers.items() if number == best}
+    return frozenset(found)
+
+
+def _bold_across(table: Table) -> frozenset[tuple[int, int]]:
+    found = set()
+    places = [place for place, column in enumerate(table.columns) if column.best]
+    for row, values in enumerate(table.rows):
+        numbers: dict[int, float] = {
+            place: round(value, table.columns[place].decimals or 0)
+            for place, value in ((place, values[place]) for place in places)
+            if isinstance(value, int | float)
+        }
+        if len(set(numbers.values())) > 1:
+            best = max(numbers.values())
+            found |= {(row, place) for place, number in numbers.items() if number == best}
     return frozenset(found)
 
 
@@ -135,6 +154,8 @@ def latex(table: Table) -> str:
         bool(table.rows) and all(value is None or not isinstance(value, str) for value in column)
         for column in zip(*table.rows, strict=True)
     ] or [False] * len(table.columns)
+    # What begins with these would be taken for an option of the line before.
+    first = [cells[0].startswith(("[", "*")) if cells else False for cells in texts(table)]
     lines = [
         [rf"\textbf{{{escaped(cell)}}}" if (row, place) in best else escaped(cell) for place, cell in enumerate(line)]
         for row, line in enumerate(texts(table))
@@ -149,7 +170,7 @@ def latex(table: Table) -> str:
             r"    \toprule",
             rf"    {' & '.join(map(escaped, headings(table)))} \\",
             r"    \midrule",
-            *(rf"    {' & '.join(line)} \\" for line in lines),
+            *(rf"    {'{}' * guard}{' & '.join(line)} \\" for guard, line in zip(first, lines, strict=True)),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",

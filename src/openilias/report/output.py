@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import atomic_folder, read_json, write_json
+from openilias.core.files import atomic_folder, owned, read_json, remove_leftovers_of, write_json
 
 
 @contextmanager
@@ -25,7 +25,9 @@ def output_folder(out: Path, kind: str, about: Mapping[str, Any]) -> Iterator[Pa
     """
     out = Path(out)
     check_output(out, kind)
-    with atomic_folder(out) as folder:
+    if out.resolve().parent.is_dir():
+        remove_leftovers_of(out)
+    with atomic_folder(out) as folder, owned(folder):
         yield folder
         names = sorted(path.name for path in folder.iterdir())
         write_json(folder / f"{kind}.json", {"kind": kind, "files": names, **about})

@@ -14,7 +14,7 @@ from openilias.evaluate.evaluation import Evaluation
 from openilias.evaluate.groups import Group
 from openilias.report.figures.everything import Analysis
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.measured import Measured
+from openilias.report.figures.measured import Measured, peculiarities
 from openilias.report.figures.tables import published_map
 from openilias.report.html import ReportInput, score_text
 from openilias.report.layout import bold, headings, texts
@@ -64,7 +64,7 @@ def site_data(
     names = {} if found is None else {one.name: n for n, one in enumerate(analysis.measured)}
     queries = {"image": benchmark.image_queries, "text": benchmark.text_queries}
     kinds = {kind: len(set(asked) & set(ids)) for kind, ids in queries.items()}
-    statistics = analysis.statistics
+    statistics, texts_asked = analysis.statistics, set(benchmark.text_queries)
     k = analysis.measured[0].evaluation.protocol.k
     return {
         "title": title,
@@ -85,7 +85,7 @@ def site_data(
             {"name": name, "category": _category(benchmark, name), "positives": list(benchmark.relevance[name])}
             for name in benchmark.relevance
         ],
-        "queries": [_query_data(benchmark, item, place) for item in asked],
+        "queries": [_query_data(benchmark, item, place, item in texts_asked) for item in asked],
         "ap": [_aps(one.evaluation, asked) for one in analysis.measured],
         "images": {
             item: [Path(picture.file).name, picture.width, picture.height]
@@ -98,8 +98,8 @@ def site_data(
             {
                 "a": names[pair.a],
                 "b": names[pair.b],
-                "low": 1000 * pair.low,
-                "high": 1000 * pair.high,
+                "low": None if pair.low is None else 1000 * pair.low,
+                "high": None if pair.high is None else 1000 * pair.high,
                 "p": pair.p,
                 "adjusted": pair.adjusted,
             }
@@ -107,17 +107,24 @@ def site_data(
         ],
         "exhibits": [_exhibit_data(one) for one in shown],
         "missing": list(analysis.missing),
-        "notes": [],
+        "notes": _site_notes(analysis),
         "details": [],
     }
+
+
+def _site_notes(analysis: Analysis) -> list[str]:
+    """Say which runs are not to be ranked with the others, and why."""
+    usual = analysis.measured[0].evaluation
+    found = {one.name: peculiarities(one, usual) for one in analysis.measured}
+    return [f"{name} is not ranked with the others: {', '.join(why)}." for name, why in found.items() if why]
 
 
 def _asked(analysis: Analysis) -> list[str]:
     return sorted({query.query_id for one in analysis.measured for query in one.evaluation.queries})
 
 
-def _aps(evaluation: Evaluation, asked: Sequence[str]) -> list[int | None]:
-    found = {query.query_id: round(1000 * query.ap) for query in evaluation.queries}
+def _aps(evaluation: Evaluation, asked: Sequence[str]) -> list[float | None]:
+    found = {query.query_id: round(1000 * query.ap, 3) for query in evaluation.queries}
     return [found.get(item) for item in asked]
 
 
@@ -126,18 +133,16 @@ def _category(benchmark: Benchmark, name: str) -> list[str] | None:
     return None if node is None else list(node)
 
 
-def _query_data(benchmark: Benchmark, item: str, place: Mapping[str, int]) -> dict[str, Any]:
+def _query_data(benchmark: Benchmark, item: str, place: Mapping[str, int], is_text: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"id": item, "object": place[item.partition("/")[0]]}
-    if item in set(benchmark.text_queries):
+    if is_text:
         found["text"] = text_of_query(benchmark, item)
     return found
 
 
 def _run_data(one: Measured, run: SiteRun, slug: str, analysis: Analysis) -> dict[str, Any]:
     evaluation, record = one.evaluation, one.record
-    standing = None
-    if analysis.comparison is not None:
-        standing = next(s for s in analysis.comparison.standings if s.name == one.name)
+    interval = analysis.intervals.get(one.name)
     groups = {table.key: table for table in group_tables(evaluation)}
     paper = published_map(one)
     first = [best_rank(query) == 1 for query in evaluation.queries]
@@ -158,12 +163,13 @@ def _run_data(one: Measured, run: SiteRun, slug: str, analysis: Analysis) -> dic
         "resolution": one.resolution,
         "database": one.database_size,
         "map": 1000 * evaluation.map,
-        "low": None if standing is None else 1000 * standing.low,
-        "high": None if standing is None else 1000 * standing.high,
+        "low": None if interval is None else 1000 * interval[0],
+        "high": None if interval is None else 1000 * interval[1],
         "oracle": 1000 * evaluation.oracle,
         "hit": 1000 * sum(first) / len(first),
         "paper": None if paper is None else 10 * paper,
         "notes": list(run.notes),
+        "flags": list(peculiarities(one, analysis.measured[0].evaluation)),
         "protocol": [[name, _plain(value)] for name, value in protocol.items() if value is not None],
         "coarse": [[group.name, _thousandths(group), group.size] for group in evaluation.categories],
         **{

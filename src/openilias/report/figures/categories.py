@@ -8,7 +8,7 @@ from typing import Literal
 from openilias.data.taxonomy import UNASSIGNED
 from openilias.evaluate.groups import Group
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.measured import Measured, map_label, on_benchmarks
+from openilias.report.figures.measured import MOST_DRAWN, Measured, map_label, of_the_best, on_benchmarks
 from openilias.report.figures.style import colour, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
@@ -48,16 +48,16 @@ def categories(measured: Sequence[Measured], level: Level = "mid") -> Exhibit | 
         return None
     order = ordered_categories(with_groups, level)
     found = [_groups(one, level) for one in with_groups]
-    figure, axes = new_figure(7.2, 1.5 + 0.24 * len(order) + 0.1 * len(with_groups))
+    figure, axes = new_figure(7.2, 1.5 + 0.24 * len(order) + 0.1 * min(MOST_DRAWN, len(with_groups)))
     coarse = [name.partition("/")[0] for name in order]
     for place, name in enumerate(coarse):
         if level == "mid" and list(dict.fromkeys(coarse)).index(name) % 2 == 0:
             axes.axhspan(place - 0.5, place + 0.5, color="#f1f3f5", linewidth=0)
-    for number, (one, groups) in enumerate(zip(with_groups, found, strict=True)):
+    for number, (one, groups) in enumerate(of_the_best(list(zip(with_groups, found, strict=True)))):
         shown = [(groups[name].map, place) for place, name in enumerate(order) if name in groups]
         values = [(100 * value, place) for value, place in shown if value is not None]
         marker = "os^DvPX*"[number % 8]
-        axes.plot(*zip(*values, strict=True), marker, color=colour(number), markersize=5.5, label=short(one.name, 40))
+        axes.plot(*zip(*values, strict=True), marker, color=colour(number), markersize=5.5, label=short(one.name, 26))
     axes.set_yticks(range(len(order)), [f"{_label(name)} ({found[0][name].size})" for name in order])
     axes.set(xlabel=map_label(with_groups), ylim=(len(order) - 0.5, -0.5))
     axes.set_title(f"mAP by {'mid-level' if level == 'mid' else 'primary'} category (objects)")
@@ -81,9 +81,10 @@ def categories(measured: Sequence[Measured], level: Level = "mid") -> Exhibit | 
         for name in order
     )
     what = f"mAP by category in %, mean over the objects of a category; {on_benchmarks(with_groups)}."
+    notes = (f"Drawn are the {MOST_DRAWN} best.",) if len(with_groups) > MOST_DRAWN else ()
     paper = "Fig. 5" if level == "mid" else "Fig. F"
     name = "figure-5-categories" if level == "mid" else "figure-f-primary-categories"
-    return Exhibit(name, paper, Table(what, columns, rows), figure)
+    return Exhibit(name, paper, Table(what, columns, rows, notes=notes, across=True), figure)
 
 
 def _percent(group: Group | None) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from openilias.evaluate.distractors import Curve, equivalent_size
 from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
+from openilias.report.figures.measured import MOST_DRAWN
 from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
@@ -25,7 +26,8 @@ def distractors(curves: Mapping[str, Curve], *, k: int) -> Exhibit | None:
     first = min((size for curve in curves.values() for size in curve.sizes if size), default=1)
     zero = first / 3  # where 0 stands on the logarithmic axis
     open_ = False
-    for number, (name, curve) in enumerate(curves.items()):
+    best = sorted(curves, key=lambda name: -float(curves[name].mean[-1]))[:MOST_DRAWN]
+    for number, (name, curve) in enumerate((name, curve) for name, curve in curves.items() if name in best):
         places = [size or zero for size in curve.sizes]
         low, high = 100 * curve.low.mean(axis=1), 100 * curve.high.mean(axis=1)
         axes.fill_between(places, low, high, color=colour(number), alpha=0.18, linewidth=0)

@@ -47,10 +47,22 @@ class Derived:
 
 @dataclass(frozen=True)
 class Searched:
-    """What a ranking was searched in: how many positives and distractors; None where that is not known."""
+    """What a ranking was searched in: how many positives and distractors; None where that is not known.
+
+    ``why`` says why a list without some of its images is not that of a search without them, if it is not.
+    """
 
     positives: int | None
     distractors: int | None
+    why: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A set of distractors, as the official list of mini-ILIAS, and how many of them the database holds."""
+
+    ids: IdList
+    size: int
 
 
 def edges_of(benchmark: Benchmark) -> dict[Attribute, tuple[float, ...]]:
@@ -67,7 +79,7 @@ def derive(
     searched: Searched,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    chosen: IdList | None = None,
+    chosen: Chosen | None = None,
 ) -> Derived:
     """Compute what figures need of a ranking.
 
@@ -78,7 +90,7 @@ def derive(
         benchmark: that was searched.
         searched: how much of it.
         seeds: of the random subsets of distractors.
-        chosen: distractors of a smaller set, as the official list of mini-ILIAS.
+        chosen: a smaller set of distractors.
     """
     k = evaluation.protocol.k
     hits = Hits(ranking, benchmark, [query.query_id for query in evaluation.queries], k)
@@ -98,14 +110,16 @@ def derive(
 
 
 def _numbered(ranking: Ranking, benchmark: Benchmark, searched: Searched) -> Numbered:
+    if searched.why is not None:
+        raise OpenIliasError(searched.why)
     if searched.positives is None or searched.distractors is None:
         raise OpenIliasError("The ranking does not say how many images were searched.")
     return numbered(ranking, benchmark, positives=searched.positives, distractors=searched.distractors)
 
 
-def _mini(name: str, found: Numbered, evaluation: Evaluation, chosen: IdList, seeds: Sequence[int]) -> MiniSet | None:
-    members = _members(found.ranking.db_ids, chosen)
-    size = chosen.counts()["listed"]
+def _mini(name: str, found: Numbered, evaluation: Evaluation, chosen: Chosen, seeds: Sequence[int]) -> MiniSet | None:
+    members = members_of(found.ranking.db_ids, chosen.ids)
+    size = chosen.size
     if not 0 < size < found.total:
         return None
     k = evaluation.protocol.k
@@ -115,7 +129,8 @@ def _mini(name: str, found: Numbered, evaluation: Evaluation, chosen: IdList, se
     return MiniSet(name, evaluation.map, size, (float(within.low.mean()), float(within.high.mean())), curve)
 
 
-def _members(ids: Sequence[str], chosen: IdList) -> npt.NDArray[np.bool_]:
+def members_of(ids: Sequence[str], chosen: IdList) -> npt.NDArray[np.bool_]:
+    """Return which of these database ids a list of distractors names."""
     names = np.array([item.encode() for item in ids], np.bytes_)
     return chosen.members(names, "distractors")
 

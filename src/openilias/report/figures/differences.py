@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openilias.evaluate.comparison import Comparison, Pair
+from openilias.evaluate.comparison import Comparison, Pair, differences_of
 from openilias.report.figures.exhibit import Exhibit, write_exhibit
 from openilias.report.figures.per_query import ap_table
 from openilias.report.figures.style import BLUE, GREY, LINE, ORANGE, figure_style, grid, new_figure, short
@@ -22,11 +22,16 @@ MOST_PLOTS = 6
 """Pairs whose queries are drawn."""
 
 
+def percent(value: float | None) -> float | None:
+    """Return a share in %."""
+    return None if value is None else 100 * value
+
+
 def standings(comparison: Comparison) -> Exhibit:
     """Return each model's mAP with its confidence interval, best first."""
     low, high = f"{100 * comparison.level:g} % from", "to"
     rows = [
-        (one.name, 100 * one.map, 100 * one.low, 100 * one.high)
+        (one.name, 100 * one.map, percent(one.low), percent(one.high))
         for one in sorted(comparison.standings, key=lambda one: -one.map)
     ]
     columns = (
@@ -45,8 +50,13 @@ def _of(comparison: Comparison, what: str) -> str:
     return f"{what}; {things}{objects}, {comparison.resamples:,} resamples of the objects."
 
 
-def differences(comparison: Comparison) -> Exhibit:
-    """Return a line per pair, and draw the differences with their confidence intervals."""
+def differences(comparison: Comparison, corrected_for: int | None = None) -> Exhibit:
+    """Return a line per pair, and draw the differences with their confidence intervals.
+
+    Args:
+        comparison: the pairs.
+        corrected_for: how many pairs p is corrected for, where not all of them are here.
+    """
     unit = "queries" if comparison.aligned.unit == "query" else "objects"
     columns = (
         Column("a", "model A"),
@@ -69,8 +79,8 @@ def differences(comparison: Comparison) -> Exhibit:
             pair.a,
             pair.b,
             100 * pair.difference,
-            100 * pair.low,
-            100 * pair.high,
+            percent(pair.low),
+            percent(pair.high),
             pair.p,
             pair.adjusted,
             pair.effect,
@@ -85,16 +95,18 @@ def differences(comparison: Comparison) -> Exhibit:
     )
     notes = (
         f"better, worse, same: {unit} with a higher, lower, equal AP; gain, loss each: their mean difference.",
-        "p: paired permutation test over objects; Holm: corrected for all pairs here. effect: mean difference of an "
-        "object over the standard deviation of these.",
+        f"p: paired permutation test over objects; Holm: corrected for {corrected_for or len(rows)} pairs.",
+        "effect: mean difference of an object over the standard deviation of these.",
         "carried by: the least number of objects without which there is no difference left.",
     )
     table = Table(_of(comparison, "Differences of mAP in points"), columns, rows, notes=notes)
     figure, axes = new_figure(6.4, 1.1 + 0.34 * max(1, len(rows)))
     places = np.arange(len(rows))
     for place, pair in zip(places, comparison.pairs, strict=True):
-        colour = GREY if pair.low <= 0 <= pair.high else BLUE if pair.difference > 0 else ORANGE
-        axes.plot([100 * pair.low, 100 * pair.high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+        low, high = pair.low or 0.0, pair.high or 0.0
+        colour = GREY if low <= 0 <= high else BLUE if pair.difference > 0 else ORANGE
+        if pair.low is not None:
+            axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot([100 * pair.difference], [place], "o", color=colour, markersize=5)
     axes.axvline(0, color=LINE, linewidth=0.8)
     axes.set_yticks(places, [f"{short(pair.b)} − {short(pair.a)}" for pair in comparison.pairs])
@@ -140,7 +152,7 @@ def queries(comparison: Comparison) -> Exhibit:
 def _waterfall(axes: Axes, comparison: Comparison, pair: Pair) -> None:
     aligned = comparison.aligned
     first, second = aligned.names.index(pair.a), aligned.names.index(pair.b)
-    each = 100 * np.sort(aligned.ap[:, second] - aligned.ap[:, first])[::-1]
+    each = 100 * np.sort(differences_of(aligned, first, second))[::-1]
     places = np.arange(len(each))
     axes.fill_between(places, each, where=(each > 0).tolist(), color=BLUE, step="mid", linewidth=0)
     axes.fill_between(places, each, where=(each < 0).tolist(), color=ORANGE, step="mid", linewidth=0)

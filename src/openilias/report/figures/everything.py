@@ -11,7 +11,7 @@ from openilias.data import Benchmark
 from openilias.data.statistics import Statistics
 from openilias.evaluate.comparison import Aligned, Comparison, Pair, oracle_of_models
 from openilias.evaluate.evaluation import Attribute, values_of
-from openilias.evaluate.groups import Group
+from openilias.evaluate.groups import RANK_EDGES, Group
 from openilias.report.figures import (
     categories,
     database,
@@ -31,6 +31,7 @@ from openilias.report.statistics import exhibits as statistics_exhibits
 from openilias.report.sweep import Sweep
 from openilias.report.sweep import exhibit as sweep_exhibit
 
+UNNAMED = ("unknown model", "ensemble")
 MOST_PAIRS = 15
 """Of more pairs of models only those of the best are shown."""
 
@@ -43,8 +44,10 @@ class Analysis:
         benchmark: that was searched.
         measured: the runs, as they were given.
         derived: name -> what was computed of its ranking.
-        aligned: the APs of all that answer the same queries; None of a single run that cannot be compared.
-        comparison: of these; None of a single one.
+        intervals: name -> confidence interval of its mAP, in [0, 1].
+        aligned: the APs of the runs that answer the same queries as the first.
+        by_object: of all runs, object by object, where some answer other queries (images and texts); else None.
+        comparison: of those that are aligned.
         statistics: of the benchmark; None where its images are not here.
         others: name of another benchmark -> runs on it.
         sweeps: name of a run and what its re-ranking was swept over.
@@ -55,7 +58,9 @@ class Analysis:
     benchmark: Benchmark
     measured: tuple[Measured, ...]
     derived: Mapping[str, Derived] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     aligned: Aligned | None = None
+    by_object: Aligned | None = None
     comparison: Comparison | None = None
     statistics: Statistics | None = None
     others: Mapping[str, tuple[Measured, ...]] = field(default_factory=dict)
@@ -74,16 +79,22 @@ def exhibits(analysis: Analysis) -> list[Exhibit]:
 
     To be called within :func:`openilias.report.figures.style.figure_style`.
     """
-    return [exhibit for make in _MAKERS for exhibit in make(analysis) if exhibit is not None]
+    found: dict[str, Exhibit] = {}
+    for exhibit in (exhibit for make in _MAKERS for exhibit in make(analysis) if exhibit is not None):
+        name, number = exhibit.name, 1
+        while name in found:  # as of two other benchmarks, or two runs with a sweep
+            number += 1
+            name = f"{exhibit.name}-{number}"
+        found[name] = replace(exhibit, name=name)
+    return list(found.values())
 
 
 def _of_models(analysis: Analysis) -> Iterator[Exhibit | None]:
     found = analysis.comparison
-    intervals = {} if found is None else {one.name: (one.low, one.high) for one in found.standings}
-    yield tables.models(analysis.measured, intervals)
+    yield tables.models(analysis.measured, analysis.intervals)
     if found is not None and found.pairs:
         shown = replace(found, pairs=_with_the_best(found))
-        yield differences.differences(shown)
+        yield differences.differences(shown, len(found.pairs))
         yield differences.queries(shown)
     if analysis.aligned is not None and len(analysis.aligned.names) > 1:
         yield best_of_models(analysis.aligned)
@@ -120,6 +131,8 @@ def _of_the_paper(analysis: Analysis) -> Iterator[Exhibit | None]:
         yield categories.categories(analysis.measured, level)
     if analysis.aligned is not None:
         yield per_query.per_query(analysis.aligned)
+    if analysis.by_object is not None:
+        yield per_query.per_query(analysis.by_object)
     yield from _of_groups(analysis)
     curves = {name: found.curve for name, found in analysis.derived.items() if found.curve is not None}
     yield database.distractors(curves, k=analysis.measured[0].evaluation.protocol.k)
@@ -141,24 +154,28 @@ def _of_groups(analysis: Analysis) -> Iterator[Exhibit | None]:
             found = [_quartiles(analysis, one)[attribute] for one in with_quartiles]
             yield groups.groups(with_quartiles, attribute, edges=edges[attribute], found=found)
     best = max(analysis.measured, key=lambda one: one.evaluation.map)
-    size = best.database_size
-    deep = size is None or size > 1000
+    # A list of the whole database leaves no rank open.
+    whole = best.database_size is not None and best.database_size <= best.evaluation.depth
+    depth = max(best.evaluation.protocol.k, RANK_EDGES[-1] + 1) if whole else best.evaluation.protocol.k
     for attribute in ATTRIBUTES:
         known = values_of(analysis.benchmark, attribute)
         named = zip(analysis.benchmark.positives, known.tolist(), strict=True)
         values = {item: value for item, value in named if not np.isnan(value)}
-        yield groups.ranks(best.name, best.evaluation.queries, values, attribute, deep=deep)
+        yield groups.ranks(best.name, best.evaluation.queries, values, attribute, depth=depth)
 
 
 def _quartiles(analysis: Analysis, one: Measured) -> Mapping[Attribute, tuple[Group, ...]]:
     return analysis.derived[one.name].quartiles if one.name in analysis.derived else {}
 
 
-def _by_model(measured: Sequence[Measured], *, adapted: bool) -> dict[str, Measured]:
-    found: dict[str, Measured] = {}
+def _by_model(measured: Sequence[Measured], *, adapted: bool) -> dict[settings.Key, Measured]:
+    """Return the plain run of each model that is known by its name, and at which k it was evaluated."""
+    found: dict[settings.Key, Measured] = {}
     for one in measured:
-        if one.adapted == adapted and one.reranked is None and one.queries == "image":
-            found.setdefault(one.model, one)
+        protocol = one.evaluation.protocol
+        plain = one.reranked is None and protocol.expand is None and one.queries == "image"
+        if plain and one.adapted == adapted and one.model not in UNNAMED:
+            found.setdefault((one.model, protocol.k), one)
     return found
 
 

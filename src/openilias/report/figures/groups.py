@@ -13,7 +13,7 @@ from openilias.evaluate.evaluation import Attribute, QueryResult
 from openilias.evaluate.groups import CLUTTER_EDGES, COVERAGE_EDGES, RANK_EDGES, Group, rank_table
 from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.measured import Measured, map_label, on_benchmarks
+from openilias.report.figures.measured import MOST_DRAWN, Measured, map_label, of_the_best, on_benchmarks
 from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table, printed_table
 
@@ -55,10 +55,10 @@ def groups(
     labels = edge_labels(attribute, edges or EDGES[attribute])
     sizes = [group.size for group in kept[0][1]]
     figure, axes = new_figure(5.6, 3.4)
-    for number, (one, some) in enumerate(kept):
+    for number, (one, some) in enumerate(of_the_best(kept)):
         points = [(place, 100 * group.map) for place, group in enumerate(some) if group.map is not None]
         marker = "os^DvPX*"[number % 8]
-        axes.plot(*zip(*points, strict=True), f"{marker}-", color=colour(number), markersize=5, label=short(one.name))
+        axes.plot(*zip(*points, strict=True), f"{marker}-", color=colour(number), label=short(one.name, 22))
     axes.set_xticks(range(len(labels)), [f"{label}\n({size:,})" for label, size in zip(labels, sizes, strict=True)])
     axes.set(
         xlabel=f"{_NAMES[attribute]} (queries)",
@@ -85,10 +85,14 @@ def groups(
         )
         for place, label in enumerate(labels)
     )
-    note = "Positives of other groups are taken out of the lists; queries without a positive in a group are left out."
+    notes = ["Positives of other groups are taken out of the lists, queries without a positive in a group left out."]
+    if any([group.size for group in some] != sizes for _, some in kept):
+        notes.append(f"The numbers of queries are those of {kept[0][0].name}.")
+    if len(kept) > MOST_DRAWN:
+        notes.append(f"Drawn are the {MOST_DRAWN} best.")
     title = f"mAP in % by {_NAMES[attribute]}, {cut}; {on_benchmarks([one for one, _ in kept])}."
     name = f"figure-7-{attribute}{'' if official else '-quartiles'}"
-    return Exhibit(name, "Fig. 7", Table(title, columns, rows, notes=(note,)), figure)
+    return Exhibit(name, "Fig. 7", Table(title, columns, rows, notes=tuple(notes), across=True), figure)
 
 
 def rank_labels(ranks: Sequence[int] = RANK_EDGES) -> list[str]:
@@ -102,7 +106,7 @@ def ranks(
     values: Mapping[str, float],
     attribute: Attribute,
     *,
-    deep: bool,
+    depth: int,
     edges: Sequence[float] | None = None,
 ) -> Exhibit | None:
     """Draw which positives stand at which ranks: the share of each group in each range; None if nothing is known.
@@ -112,21 +116,23 @@ def ranks(
         queries: with the ranks of their positives.
         values: positive -> attribute.
         attribute: which one.
-        deep: whether the lists reach the last range; else it holds all that were not found.
+        depth: how far the lists were looked at; what is not among these images stands in the last range.
         edges: of the groups; those of the official evaluation by default.
     """  # fmt: skip
     chosen = edges or EDGES[attribute]
-    counts = rank_table(queries, values, chosen)
+    cut = [edge for edge in RANK_EDGES if edge < depth or edge == RANK_EDGES[-1] <= depth]
+    cut += [depth] if depth < RANK_EDGES[-1] else []
+    counts = rank_table(queries, values, chosen, cut)
     if not counts.sum():
         return None
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    labels, lines = edge_labels(attribute, chosen), rank_labels()
-    if not deep:
-        lines[-1] = f"{lines[-1]}, or not found"
+    labels, lines = edge_labels(attribute, chosen), rank_labels(cut)
+    if depth <= RANK_EDGES[-1]:
+        lines[-1] = f"not among {depth:,}"
     figure = _heat(shares, labels, [f"{line}\n({n:,})" for line, n in zip(lines, totals[:, 0], strict=True)], attribute)
     figure.axes[0].set_title(f"{short(name, 40)}: positives by rank, % of a line")
-    published = _published(attribute) if edges is None else {}
+    published = _published(attribute) if edges is None and depth >= RANK_EDGES[-1] else {}
     columns = (
         Column("rank", "rank"),
         Column("group", _NAMES[attribute]),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from openilias.evaluate.evaluation import Evaluation
 from openilias.models.record import Record
 from openilias.report.tables import cut_name
 
 Queries = Literal["image", "text", "both"]
+T = TypeVar("T")
+MOST_DRAWN = 8
+"""Models that a figure shows; its table has all."""
 FULL = 99_000_000
 """A database from so many images on is that of ILIAS with all its distractors."""
 MINI = range(5_000_000, 5_010_000)
@@ -33,6 +36,7 @@ class Measured:
         queries: of which kind.
         database_size: images that were searched, if known.
         resolution: of the images in pixels, if known.
+        random_weights: whether its numbers say nothing about the model.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Measured:
     queries: Queries = "image"
     database_size: int | None = None
     resolution: int | None = None
+    random_weights: bool = False
 
     @property
     def published(self) -> bool:
@@ -58,10 +63,38 @@ class Measured:
         return self.database_size is not None and self.database_size >= FULL
 
 
+def of_the_best(pairs: Sequence[tuple[Measured, T]]) -> list[tuple[Measured, T]]:
+    """Return those of the best models, as many as a figure can show, in their order."""
+    best = sorted(pairs, key=lambda pair: -pair[0].evaluation.map)[:MOST_DRAWN]
+    names = {one.name for one, _ in best}
+    return [pair for pair in pairs if pair[0].name in names]
+
+
 def map_label(measured: Sequence[Measured]) -> str:
     """Return how mAP is written on an axis."""
     cuts = {cut_name(one.evaluation.protocol.k) for one in measured}
     return f"mAP@{cuts.pop()}, %" if len(cuts) == 1 else "mAP, %"
+
+
+def peculiarities(one: Measured, usual: Evaluation) -> tuple[str, ...]:
+    """Say why a run is not to be ranked with others.
+
+    Args:
+        one: the run.
+        usual: how others were evaluated.
+    """
+    evaluation, found = one.evaluation, []
+    if one.random_weights:
+        found.append("random weights")
+    if evaluation.unsearched:
+        found.append("a part of the database")
+    if evaluation.missing:
+        found.append(f"{len(evaluation.missing)} queries not answered")
+    if evaluation.protocol.k != usual.protocol.k:
+        found.append(f"AP@{cut_name(evaluation.protocol.k)}")
+    if evaluation.compat != usual.compat:
+        found.append(f"compat {evaluation.compat}")
+    return tuple(found)
 
 
 def on_benchmarks(measured: Sequence[Measured]) -> str:

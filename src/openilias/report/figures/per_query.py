@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from openilias.evaluate.comparison import Aligned
+from openilias.evaluate.comparison import Aligned, differences_of
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.style import BLUE, LINE, grid, short
 from openilias.report.layout import Column, Table
@@ -59,14 +59,14 @@ def per_query(aligned: Aligned, pairs: Sequence[tuple[int, int]] | None = None) 
     )
     rows = []
     for x, y in chosen:
-        each = aligned.ap[:, y] - aligned.ap[:, x]
+        each = differences_of(aligned, x, y)
         counts = int((each > 0).sum()), int((each < 0).sum()), int((each == 0).sum())
         rows.append((aligned.names[x], aligned.names[y], correlation(aligned.ap[:, x], aligned.ap[:, y]), *counts))
     notes = () if len(drawn) == len(chosen) else (f"Drawn are the first {MOST}.",)
     table = Table(
         "AP per query, and Pearson's correlation; better: the second model.", columns, tuple(rows), notes=notes
     )
-    return Exhibit("figure-6-per-query", "Fig. 6", table, figure, ap_table(aligned))
+    return Exhibit(f"figure-6-per-{aligned.unit}", "Fig. 6", table, figure, ap_table(aligned))
 
 
 def ap_table(aligned: Aligned) -> Table:
@@ -74,7 +74,7 @@ def ap_table(aligned: Aligned) -> Table:
     names = tuple(Column(name, name) for name in aligned.names)
     lines = (100 * aligned.ap).tolist()
     rows = tuple((item, *line) for item, line in zip(aligned.ids, lines, strict=True))
-    return Table("AP in %", (Column(aligned.unit, aligned.unit), *names), rows)
+    return Table("AP in %", (Column(f"{aligned.unit}_id", aligned.unit), *names), rows)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -9,6 +9,7 @@ from openilias.report.figures.measured import Measured, map_label
 from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
+Key = tuple[str, int]
 TRAININGS = {
     "sup": "supervised",
     "sup+dist": "supervised, distilled",
@@ -53,7 +54,7 @@ def dimensions(measured: Sequence[Measured]) -> Exhibit | None:
 
 
 def benchmarks(
-    name: str, models: Mapping[str, Measured], other_name: str, others: Mapping[str, Measured], *, adapted: bool
+    name: str, models: Mapping[Key, Measured], other_name: str, others: Mapping[Key, Measured], *, adapted: bool
 ) -> Exhibit | None:
     """Draw mAP on one benchmark over that on another, a point for each model; None if no model is on both.
 

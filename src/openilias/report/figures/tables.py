@@ -84,7 +84,7 @@ def _about(record: Record | None) -> tuple[Value, ...]:
 
 def published_map(one: Measured) -> float | None:
     """Return the published mAP@1k in % of the same model, adaptation, queries and re-ranking; None if there is none."""
-    if one.record is None or one.queries == "both":
+    if one.record is None or one.queries == "both" or not as_the_paper(one):
         return None
     names = {one.record.name, *one.record.also}
     if one.reranked is not None:
@@ -99,6 +99,14 @@ def published_map(one: Measured) -> float | None:
         return texts[0] if texts and not one.adapted else None
     rows = [row for row in image_rows() if row.checkpoint in names]
     return None if not rows else rows[0].map_100m_adapted if one.adapted else rows[0].map_100m
+
+
+def as_the_paper(one: Measured) -> bool:
+    """Tell whether a run was made as the paper makes its numbers, whatever the database."""
+    p, record = one.evaluation.protocol, one.record
+    plain = p.query_boxes == p.positive_boxes == "none" and p.scales == (1.0,) and p.rotations == (0,)
+    right = record is not None and one.resolution == record.model.test_resolution
+    return plain and right and p.k == 1000 and not (one.random_weights or one.evaluation.unsearched)
 
 
 def rerank_name(one: Measured) -> str:
@@ -135,18 +143,19 @@ def reranking(measured: Sequence[Measured]) -> Exhibit | None:
                 100 * one.evaluation.map, 100 * one.evaluation.oracle, _published_reranked(one, way),
             ]  # fmt: skip
         rows.append(tuple(line))
+    full = all(one.full for one in images)
     kept = [n for n, column in enumerate(columns) if not column.key.endswith(" paper") or any(row[n] for row in rows)]
     table = Table(
         f"mAP and oracle in % by the way to re-rank; {on_benchmarks(images)}. †: adapted.",
         tuple(columns[n] for n in kept),
         tuple(tuple(row[n] for n in kept) for row in rows),
-        notes=(_OTHER,) if len(kept) < len(columns) or all(one.full for one in images) else (),
+        notes=(_OTHER,) if any(columns[n].key.endswith(" paper") for n in kept) and not full else (),
     )
     return Exhibit("table-4-reranking", "Tables 4, F", table)
 
 
 def _published_reranked(one: Measured, way: str) -> float | None:
-    if one.record is None:
+    if one.record is None or not as_the_paper(one):
         return None
     names = {one.record.name, *one.record.also}
     known = [*reranked_by_method(), *reranked_by_model()]

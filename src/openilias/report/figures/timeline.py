@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from openilias.published import image_rows, reranked_by_method, text_rows
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.measured import Measured
+from openilias.report.figures.measured import MOST_DRAWN, Measured
 from openilias.report.figures.style import BLUE, GREEN, ORANGE, RED, apart, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
@@ -56,13 +56,17 @@ def timeline(measured: Sequence[Measured] = ()) -> Exhibit:
     others = not all(one.full for one in measured)
     values = [100 * one.evaluation.map for one in measured]
     highest = max([*values, *(value for *_, value in published)])
-    for one, value, label in zip(measured, values, apart(values, 0.045 * highest), strict=True):
+    labelled = sorted(range(len(values)), key=lambda n: -values[n])[:MOST_DRAWN]
+    places = dict(zip(labelled, apart([values[n] for n in labelled], 0.045 * highest), strict=True))
+    for number, (one, value) in enumerate(zip(measured, values, strict=True)):
         year = last + 0.5 if one.record is None else one.record.year
         fill = RED if one.full else "white"
         axes.plot([year], [value], "*", color=RED, markerfacecolor=fill, markersize=10)
-        axes.annotate(
-            short(one.name), (year, label), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        if number in places:
+            axes.annotate(
+                short(one.name), (year, places[number]), xytext=(8, 0), textcoords="offset points", va="center",
+                fontsize=8,
+            )  # fmt: skip
     if measured:
         axes.plot([], [], "*", color=RED, markerfacecolor="white" if others else RED, label="ours")
     axes.set(xlabel="year of publication", ylabel="mAP@1k, %", xlim=(2011.5, last + 0.8))

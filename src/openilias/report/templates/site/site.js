@@ -166,11 +166,11 @@
   // --- pages
   const pages = {};
   pages.leaderboard = () => {
-    const b = R.benchmark, best = runs.reduce((a, run, n) => runs[a].map >= run.map ? a : n, 0);
+    const b = R.benchmark, best = ranked.find((r) => !runs[r].flags.length) ?? ranked[0];
     const rows = runs.map((_, n) => n), low = Math.min(...runs.map((run) => run.low ?? run.map)), high = Math.max(...runs.map((run) => run.high ?? run.map));
     const from = Math.max(0, Math.floor(low / 50 - 0.5) * 50), to = Math.min(1000, Math.ceil(high / 50 + 0.5) * 50), place = (v) => 100 * (v - from) / (to - from || 1);
     const made = table([
-      { title: "run", value: (n) => runs[n].name.toLowerCase(), cell: (n) => [runLink(n), h(".small.soft", {}, [runs[n].model !== runs[n].name ? runs[n].model : null, runs[n].adapted ? "adapted" : null, runs[n].rerank, runs[n].queries === "text" ? "text queries" : null].filter(Boolean).join(" · "))] },
+      { title: "run", value: (n) => runs[n].name.toLowerCase(), cell: (n) => [runLink(n), h(".small.soft", {}, [runs[n].model !== runs[n].name ? runs[n].model : null, runs[n].adapted ? "adapted" : null, runs[n].rerank, runs[n].queries === "text" ? "text queries" : null].filter(Boolean).join(" · ")), runs[n].flags.map((flag) => h("span.pill", {}, flag))] },
       { title: `mAP@${R.cut}`, number: true, value: (n) => runs[n].map, cell: (n) => h("b", {}, percent(runs[n].map)) },
       { title: `95 % interval, ${from / 10} to ${to / 10}`, value: (n) => runs[n].map, optional: true, cell: (n) => runs[n].low === null ? "" : h(".range", { title: `${percent(runs[n].low)} to ${percent(runs[n].high)}` }, h("i", { style: `left:${place(runs[n].low)}%;width:${place(runs[n].high) - place(runs[n].low)}%` }), h("b", { style: `left:${place(runs[n].map)}%` })) },
       { title: "oracle", number: true, value: (n) => runs[n].oracle, cell: (n) => percent(runs[n].oracle) },
@@ -350,7 +350,7 @@
     const sorted = [...differences].sort((m, n) => n[0] - m[0]), significance = pair || turned;
     return [h("h1", {}, "Compare"), h(".tools", { style: "margin-top:1rem" }, choose(x, "first run"), h("span", {}, "with"), choose(y, "second run")),
       !common.length ? sheet(null, h("p", {}, "These runs answer other queries: compare them with ilias compare, object by object.")) : [
-      h(".tiles", {}, tile("difference", signed(runs[y].map - runs[x].map), significance ? `95 %: ${pair ? signed(pair.low) : signed(-turned.high)} to ${pair ? signed(pair.high) : signed(-turned.low)}` : null, true), tile("better", count(better.length), better.length ? `by ${percent(mean(better.map(([d]) => d)))} on average` : null), tile("worse", count(worse.length), worse.length ? `by ${percent(-mean(worse.map(([d]) => d)))} on average` : null), tile("the same", count(common.length - better.length - worse.length)), significance ? tile("p", significance.p < 0.0001 ? "< 0.0001" : significance.p.toFixed(4), `${significance.adjusted.toFixed(4)} corrected for ${R.pairs.length} pairs`) : null),
+      h(".tiles", {}, tile("difference", signed(mean(differences.map(([d]) => d))), significance && significance.low !== null ? `95 %: ${pair ? signed(pair.low) : signed(-turned.high)} to ${pair ? signed(pair.high) : signed(-turned.low)}` : R.queries.length === common.length ? null : `of ${count(common.length)} queries that both answer`, true), tile("better", count(better.length), better.length ? `by ${percent(mean(better.map(([d]) => d)))} on average` : null), tile("worse", count(worse.length), worse.length ? `by ${percent(-mean(worse.map(([d]) => d)))} on average` : null), tile("the same", count(common.length - better.length - worse.length)), significance ? tile("p", significance.p < 0.0001 ? "< 0.0001" : significance.p.toFixed(4), `${significance.adjusted.toFixed(4)} corrected for ${R.pairs.length} pairs`) : null),
       sheet("AP of every query", scatter(common.map((q) => [R.ap[x][q], R.ap[y][q], q]), `AP of ${runs[x].name}`, `AP of ${runs[y].name}`, y, (q) => [`${percent(R.ap[x][q])} → ${percent(R.ap[y][q])}`])),
       h(".two", {}, list("Gain most", sorted.filter(([d]) => d > 0).slice(0, 12)), list("Lose most", sorted.filter(([d]) => d < 0).slice(-12).reverse()))]];
   };
@@ -382,8 +382,10 @@
   // --- routes
   const show = () => {
     hush();
-    const path = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent), [name = "leaderboard", ...rest] = path;
-    page.replaceChildren(...[(pages[name] || (() => missing("page", name)))(...rest)].flat(Infinity).filter(Boolean));
+    const decoded = (part) => { try { return decodeURIComponent(part); } catch { return part; } };
+    const path = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded), [name = "leaderboard", ...rest] = path;
+    const make = Object.hasOwn(pages, name) ? pages[name] : () => missing("page", name);
+    page.replaceChildren(...[make(...rest)].flat(Infinity).filter(Boolean));
     const section = { run: "", leaderboard: "", query: "queries", object: "objects", category: "categories" }[name] ?? name;
     document.querySelectorAll("#top nav a").forEach((one) => one.getAttribute("href") === "#/" + section ? one.setAttribute("aria-current", "page") : one.removeAttribute("aria-current"));
     document.title = [page.querySelector("h1")?.textContent, name === "leaderboard" ? null : R.title].filter(Boolean).join(" · ");
