@@ -123,6 +123,8 @@ def test_every_page_can_be_reached(tab: Tab) -> None:
     page.wait_for_selector("text=By run")
     assert "There is no page" in tab.go("nothing").locator("main h1").inner_text()
     assert "There is no query" in tab.go("query/x").locator("main h1").inner_text()
+    for route in ("%", "constructor", "__proto__", "object/%E0%A4%A"):
+        assert "There is no" in tab.go(route).locator("main h1").inner_text()
 
 
 def test_the_own_page_of_a_run(tab: Tab) -> None:
