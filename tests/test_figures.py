@@ -36,6 +36,8 @@ from openilias.report.figures.exhibit import Exhibit, write_exhibit
 from openilias.report.figures.measured import Measured
 from openilias.report.figures.style import apart, figure_style
 from openilias.report.layout import csv_of
+from openilias.report.sweep import Point, Sweep
+from openilias.report.sweep import exhibit as exhibit_of_sweep
 from openilias.search.ranking import Ranking
 
 OBJECTS, DISTRACTORS, K = 9, 200, 60
@@ -409,3 +411,20 @@ def test_exhibits_of_one_name_are_told_apart() -> None:
     aligned = align({"A": mine.evaluation})
     made = Analysis(BENCHMARK, (mine,), {}, {}, aligned, None, compare(aligned, [], resamples=100), others=others)
     assert {"figure-4-against-a-b", "figure-4-against-a-b-2"} <= {one.name for one in exhibits(made)}
+
+
+@pytest.mark.parametrize("sizes", [(5_300.0, 25_700.0), (400.0, 1_600.0, 9_600.0)])
+def test_a_sweep_is_labelled_by_its_sizes(sizes: tuple[float, ...]) -> None:
+    """Less than two powers of ten apart, where a logarithmic axis writes formulas of its own."""
+    points = tuple(
+        Point(shortlist, 25 * n, 0.3 + 0.1 * n, 0.1, size, 16.0)
+        for n, size in enumerate(sizes, 1)
+        for shortlist in (20, 65)
+    )
+    made = exhibit_of_sweep("run", Sweep("spatial", points, 0.29, 0.9))
+    assert made.figure is not None
+    made.figure.canvas.draw()
+    axes = made.figure.axes[0]
+    labels = [label.get_text() for minor in (False, True) for label in axes.get_xticklabels(minor=minor)]
+    assert labels == [f"{size / 1000:.3g}" for size in sizes]
+    assert [float(row["map"]) for row in rows(made)] == pytest.approx([100 * point.map for point in points])

@@ -149,7 +149,9 @@ def figure(sweep: Sweep) -> Figure:
                 )  # fmt: skip
     axes.axhline(100 * sweep.first, color="#888888", linestyle="--", linewidth=1, label="not re-ranked")
     axes.set(xlabel="memory of the descriptors of an image (KB)", ylabel="mAP", xscale="log")
-    axes.xaxis.set_major_formatter("{x:g}")
+    sizes = sorted({point.image_bytes / 1000 for point in sweep.points})
+    axes.set_xticks(sizes, [f"{size:.3g}" for size in sizes])
+    axes.minorticks_off()  # their labels would be formulas
     axes.set_title(f"Re-ranking by {sweep.method}: descriptors of an image, and length of the shortlist")
     axes.margins(y=0.12)
     axes.legend(title="shortlist")
