@@ -31,18 +31,8 @@ def average_precision(
         (Q,) in [0, 1].
     """
     scores, relevant = scores[:, :k], relevant[:, :k]
-    if scores.shape[1] == 0:
-        return np.zeros(len(scores))
-    hits = np.cumsum(relevant, axis=1)
-    ends = np.ones(scores.shape, bool)
-    ends[:, :-1] = scores[:, 1:] != scores[:, :-1]
-    # Hits up to the end of the block before, carried forward to where the next block ends.
-    at_ends = np.where(ends, hits, 0)
-    before = np.zeros_like(hits)
-    before[:, 1:] = np.maximum.accumulate(at_ends, axis=1)[:, :-1]
-    precision = hits / np.arange(1, scores.shape[1] + 1)
-    total = np.where(ends, (hits - before) * precision, 0.0).sum(axis=1)
-    return np.asarray(total / np.minimum(k, positives), np.float64)
+    query, column = np.nonzero(relevant)
+    return average_precision_of_hits(query, block_ends(scores)[query, column].astype(np.int64), positives, k=k)
 
 
 def average_precision_of_hits(
@@ -127,24 +117,3 @@ def oracle(
     if official:
         return np.asarray(hits / np.maximum(np.minimum(lengths, k), 1) * (k / positives), np.float64)
     return np.asarray(hits / positives, np.float64)
-
-
-def without(
-    scores: npt.NDArray[np.floating], relevant: npt.NDArray[np.bool_], removed: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
-    """Take entries out of Q lists and close the gaps; nothing takes their place.
-
-    Args:
-        scores: (Q, n).
-        relevant: (Q, n).
-        removed: (Q, n) what to take out.
-
-    Returns:
-        scores and relevance, (Q, n), padded at the end with -inf and False.
-    """
-    order = np.argsort(removed, axis=1, kind="stable")
-    left = np.take_along_axis(scores, order, 1).copy()
-    kept = np.take_along_axis(relevant, order, 1).copy()
-    gone = np.take_along_axis(removed, order, 1)
-    left[gone], kept[gone] = -np.inf, False
-    return left, kept

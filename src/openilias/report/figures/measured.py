@@ -16,8 +16,6 @@ MOST_DRAWN = 8
 """Models that a figure shows; its table has all."""
 FULL = 99_000_000
 """A database from so many images on is that of ILIAS with all its distractors."""
-MINI = range(5_000_000, 5_010_000)
-"""Sizes of mini-ILIAS: 5M distractors and its positives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +49,6 @@ class Measured:
     database_size: int | None = None
     resolution: int | None = None
     random_weights: bool = False
-
-    @property
-    def published(self) -> bool:
-        """Whether its numbers may stand beside those of the paper: all of ILIAS was searched, or mini-ILIAS."""
-        return self.full or (self.database_size is not None and self.database_size in MINI)
 
     @property
     def full(self) -> bool:
