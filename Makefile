@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export TMPDIR := $(CURDIR)/$(VENV)/tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tests test-browser lint typecheck bench fuzz format clean
+.PHONY: help install demo test tests browser test-browser lint typecheck bench fuzz format clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,10 +33,12 @@ test: $(READY) ## lint, types, and all tests
 tests: $(READY)
 	OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1073741824 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-browser: $(READY) ## the report in a browser (Debian's chromium, installed if this is root; else skipped)
+browser: $(READY)
 	@command -v chromium > /dev/null || [ "$$(id -u)" != 0 ] || (apt-get update -qq && apt-get install -qq -y chromium > /dev/null) \
 		|| echo "chromium cannot be installed here: the tests of the browser are skipped"
-	$(BIN)/pip install --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	$(BIN)/pip install --quiet --no-cache-dir --disable-pip-version-check --constraint constraints.txt 'openilias[browser]'
+
+test-browser: browser ## the report in a browser (Debian's chromium, installed if this is root; else skipped)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_browser.py
 
 lint: $(READY) ## ruff

@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "damage.md"
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return load_model(find_model("resnet18"), Protocol(resolution=64), random_weights=0)
+    return load_model(find_model("resnet18"), Protocol(resolution=32), random_weights=0)
 
 
 @pytest.fixture(scope="module")

@@ -67,8 +67,9 @@ def timeline(measured: Sequence[Measured] = ()) -> Exhibit:
                 short(one.name), (year, places[number]), xytext=(8, 0), textcoords="offset points", va="center",
                 fontsize=8,
             )  # fmt: skip
-    if measured:
-        axes.plot([], [], "*", color=RED, markerfacecolor="white" if others else RED, label="ours")
+    for label, fill in (("ours", RED), ("ours, on another database", "white")):
+        if any(one.full == (fill == RED) for one in measured):
+            axes.plot([], [], "*", color=RED, markerfacecolor=fill, markersize=8, label=label)
     axes.set(xlabel="year of publication", ylabel="mAP@1k, %", xlim=(2011.5, last + 0.8))
     from_zero(axes)
     axes.set_title("Performance over time on ILIAS, 100M distractors" + (", and ours" if measured else ""))
