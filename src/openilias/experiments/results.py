@@ -68,8 +68,17 @@ def read_results(given: Sequence[str], *, across_benchmarks: bool = False) -> li
     return found
 
 
+def _named(text: str) -> tuple[str, str, str]:
+    """Split at the first ``=`` that a folder follows: names and folders may have one too; else at the first."""
+    places = [place for place, letter in enumerate(text) if letter == "="]
+    for place in places:
+        if text[place + 1 :] and Path(text[place + 1 :]).is_dir():
+            return text[:place], "=", text[place + 1 :]
+    return text.partition("=")
+
+
 def _read(text: str) -> Result:
-    name, sign, rest = text.partition("=")
+    name, sign, rest = _named(text)
     labelled = bool(sign) and not Path(text).exists()
     if labelled and not name.strip():
         raise OpenIliasError(f"'{text}' has no name before the '='.", fix="Give NAME=FOLDER.")

@@ -9,7 +9,7 @@ from openilias.data.taxonomy import UNASSIGNED
 from openilias.evaluate.groups import Group
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import MOST_DRAWN, Measured, map_label, of_the_best, on_benchmarks
-from openilias.report.figures.style import colour, grid, new_figure, short
+from openilias.report.figures.style import colour, grid, legend_below, new_figure, short
 from openilias.report.layout import Column, Table
 
 Level = Literal["mid", "coarse"]
@@ -57,11 +57,11 @@ def categories(measured: Sequence[Measured], level: Level = "mid") -> Exhibit | 
         shown = [(groups[name].map, place) for place, name in enumerate(order) if name in groups]
         values = [(100 * value, place) for value, place in shown if value is not None]
         marker = "os^DvPX*"[number % 8]
-        axes.plot(*zip(*values, strict=True), marker, color=colour(number), markersize=5.5, label=short(one.name, 26))
+        axes.plot(*zip(*values, strict=True), marker, color=colour(number), markersize=5.5, label=short(one.name, 40))
     axes.set_yticks(range(len(order)), [f"{_label(name)} ({found[0][name].size})" for name in order])
     axes.set(xlabel=map_label(with_groups), ylim=(len(order) - 0.5, -0.5))
     axes.set_title(f"mAP by {'mid-level' if level == 'mid' else 'primary'} category (objects)")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure)
     grid(axes, "x")
     columns = (
         *(

@@ -11,7 +11,7 @@ from openilias.evaluate.distractors import Curve, equivalent_size
 from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import MOST_DRAWN
-from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
+from openilias.report.figures.style import GREY, colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
 
@@ -47,6 +47,8 @@ def distractors(curves: Mapping[str, Curve], *, k: int) -> Exhibit | None:
     axes.minorticks_off()
     axes.set(xlabel="distractors", ylabel=f"mAP@{k:,}, %")
     from_zero(axes)
+    if open_:
+        axes.plot([], [], "o", color=GREY, markerfacecolor="white", markersize=4.5, label="a range: lists too short")
     axes.set_title("mAP against the number of distractors")
     axes.legend()
     grid(axes, "both")

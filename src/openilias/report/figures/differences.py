@@ -10,7 +10,7 @@ import numpy as np
 from openilias.evaluate.comparison import Comparison, Pair, differences_of
 from openilias.report.figures.exhibit import Exhibit, write_exhibit
 from openilias.report.figures.per_query import ap_table
-from openilias.report.figures.style import BLUE, GREY, LINE, ORANGE, figure_style, grid, new_figure, short
+from openilias.report.figures.style import BLUE, GREY, LINE, ORANGE, figure_style, grid, heading, new_figure, short
 from openilias.report.layout import Column, Table, csv_of
 from openilias.report.output import output_folder
 
@@ -111,7 +111,7 @@ def differences(comparison: Comparison, corrected_for: int | None = None) -> Exh
     axes.axvline(0, color=LINE, linewidth=0.8)
     axes.set_yticks(places, [f"{short(pair.b)} − {short(pair.a)}" for pair in comparison.pairs])
     axes.set(xlabel="difference of mAP, points", ylim=(len(rows) - 0.5, -0.5))
-    axes.set_title(f"Differences and their {100 * comparison.level:g} % confidence intervals")
+    heading(figure, f"Differences and their {100 * comparison.level:g} % confidence intervals")
     grid(axes, "x")
     return Exhibit("differences", "", table, figure)
 
@@ -161,7 +161,10 @@ def _waterfall(axes: Axes, comparison: Comparison, pair: Pair) -> None:
     things = "queries" if aligned.unit == "query" else "objects"
     axes.set(xlabel=f"{things}, by difference", ylabel="difference of AP, points", xlim=(-0.5, len(each) - 0.5))
     counts = f"{pair.better:,} better, {pair.worse:,} worse, mean {100 * pair.difference:+.1f}"
-    axes.set_title(f"{short(pair.b, 24)} − {short(pair.a, 24)}\n{counts}")
+    named = f"{pair.b} − {pair.a}"
+    if len(named) > 44:
+        named = f"{short(pair.b, 44)}\n− {short(pair.a, 42)}"
+    axes.set_title(f"{named}\n{counts}")
     grid(axes)
 
 

@@ -14,7 +14,7 @@ from openilias.evaluate.groups import CLUTTER_EDGES, COVERAGE_EDGES, RANK_EDGES,
 from openilias.published import printed
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import MOST_DRAWN, Measured, map_label, of_the_best, on_benchmarks
-from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
+from openilias.report.figures.style import colour, from_zero, grid, heading, legend_below, new_figure, short
 from openilias.report.layout import Column, Table, printed_table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def groups(
     for number, (one, some) in enumerate(of_the_best(kept)):
         points = [(place, 100 * group.map) for place, group in enumerate(some) if group.map is not None]
         marker = "os^DvPX*"[number % 8]
-        axes.plot(*zip(*points, strict=True), f"{marker}-", color=colour(number), label=short(one.name, 22))
+        axes.plot(*zip(*points, strict=True), f"{marker}-", color=colour(number), label=short(one.name, 40))
     axes.set_xticks(range(len(labels)), [f"{label}\n({size:,})" for label, size in zip(labels, sizes, strict=True)])
     axes.set(
         xlabel=f"{_NAMES[attribute]} (queries)",
@@ -68,7 +68,7 @@ def groups(
     from_zero(axes)
     cut = "official groups" if official else "quartiles of these positives"
     axes.set_title(f"mAP by {'area coverage' if attribute == 'coverage' else 'clutter'}, {cut}")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure)
     grid(axes)
     columns = (
         Column("group", _NAMES[attribute]),
@@ -131,7 +131,7 @@ def ranks(
     if depth <= RANK_EDGES[-1]:
         lines[-1] = f"not among {depth:,}"
     figure = _heat(shares, labels, [f"{line}\n({n:,})" for line, n in zip(lines, totals[:, 0], strict=True)], attribute)
-    figure.axes[0].set_title(f"{short(name, 40)}: positives by rank, % of a line")
+    heading(figure, f"{short(name, 40)}: positives by rank, % of a line")
     published = _published(attribute) if edges is None and depth >= RANK_EDGES[-1] else {}
     columns = (
         Column("rank", "rank"),
@@ -182,7 +182,7 @@ def published_ranks(attribute: Attribute) -> Exhibit:
     labels = list(dict.fromkeys(row[2] for row in source.cells))
     lines = list(dict.fromkeys(row[0] for row in source.cells))
     figure = _heat(shares, labels, lines, attribute)
-    figure.axes[0].set_title("The paper: SigLIP, adapted, ILIAS with 100M distractors, % of a line")
+    heading(figure, "The paper: SigLIP, adapted, ILIAS with 100M distractors, % of a line")
     return Exhibit(f"paper-figure-e-{attribute}", "Fig. E", printed_table(source), figure)
 
 

@@ -58,6 +58,21 @@ def grid(axes: Axes, axis: Any = "y") -> None:
     axes.tick_params(length=0 if axis == "x" else 3)
 
 
+def heading(figure: Figure, text: str) -> None:
+    """Write a title over the whole figure, where one over the plot alone would not fit."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
+
+
+def legend_below(figure: Figure) -> None:
+    """Name the series below the plot, in as many columns as the longest name leaves room for."""
+    names = [str(name) for axes in figure.axes for name in axes.get_legend_handles_labels()[1]]
+    column = 0.55 + 0.075 * max(map(len, names), default=0)  # inches: the sign, and letters of 9 points
+    columns = max(1, min(3, int(figure.get_figwidth() / column)))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, lines - 1))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+
+
 def from_zero(axes: Axes) -> None:
     """Let the y axis begin at 0, with some room above what was drawn so far."""
     axes.set_ylim(0, 1.06 * max(axes.dataLim.y1, 1e-9))

@@ -44,6 +44,8 @@ def timeline(measured: Sequence[Measured] = ()) -> Exhibit:
     A model without a record has no year and stands at the right edge; ours are hollow where the database is not that of
     ILIAS with 100M distractors: such numbers are not to be compared with the curves.
     """
+    from matplotlib.patheffects import withStroke
+
     published = published_points()
     last = max(year for _, year, _, _ in published)
     figure, axes = new_figure(6.8, 4)
@@ -65,7 +67,7 @@ def timeline(measured: Sequence[Measured] = ()) -> Exhibit:
         if number in places:
             axes.annotate(
                 short(one.name), (year, places[number]), xytext=(8, 0), textcoords="offset points", va="center",
-                fontsize=8,
+                fontsize=8, path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=5,
             )  # fmt: skip
     for label, fill in (("ours", RED), ("ours, on another database", "white")):
         if any(one.full == (fill == RED) for one in measured):
