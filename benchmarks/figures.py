@@ -18,6 +18,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -46,8 +47,6 @@ RERANK = {
     "query_descriptors": 600,
     "descriptors": 600,
     "spatial": {"scales": True, "tolerance": 8},
-    "global_weight": 0.1,
-    "gamma": 0.02,
 }
 SP = {"rerank.method": "spatial"}
 WITH_BOTH = ("resolution", "dimensions", "reranking-models")
@@ -98,13 +97,17 @@ TEXT = {
 
 @dataclass(frozen=True)
 class World:
-    """A benchmark and what is run on it; `lessons` holds the images that layers are learned from."""
+    """A benchmark and what is run on it; `lessons` holds the images that layers are learned from.
+
+    `mix` are the weight of global similarity and the gamma of local similarity that `reranking.py` has found.
+    """
 
     name: str
     benchmark: Path
     folder: Path
     lessons: Path
     weights: Path
+    mix: tuple[float, float]
 
     @property
     def runs(self) -> Path:
@@ -125,6 +128,8 @@ class World:
         protocol = {"resize": "pad", "resolution": 384} | ({} if views is None else {"views": views})
         if "adapt" in settings:
             settings["adapt"] = {"train": str(self.lessons), **ADAPT}
+        if "rerank" in settings:
+            settings["rerank"] = RERANK | {"global_weight": self.mix[0], "gamma": self.mix[1]}
         architecture, file = MODELS[model]
         where = {} if name in ("resolution", "views", "boxes") else {"stores": str(self.runs / "stores" / model)}
         always = {"model": architecture, "weights": str(self.weights / file), "protocol": protocol} | where
@@ -156,8 +161,15 @@ def sweep(world: World, model: str) -> None:
         "sweep", world.runs / f"reranking-{model}" / "global" / "ranking", "--benchmark", world.benchmark,
         "--method", "spatial", "--scales", "--tolerance", 8, "--queries", local / "image_queries", *stores,
         "--shortlists", "25,100,400,1000", "--descriptors", "50,100,200,400,600", "--out", run / "sweep",
-        "--global-weight", 0.1, "--gamma", 0.02,
+        "--global-weight", world.mix[0], "--gamma", world.mix[1],
     )  # fmt: skip
+
+
+def place(study: str, path: Path) -> tuple[str, int, str]:
+    """Return where a run stands among those of a study: as its variants are listed, else by the number in its name."""
+    name = path.parent.name
+    variants = list(STUDIES[study].get("variants", {}))
+    return path.parent.parent.name, variants.index(name) if name in variants else len(name), name
 
 
 def report(world: World, others: list[World]) -> list[Path]:
@@ -183,7 +195,7 @@ def report(world: World, others: list[World]) -> list[Path]:
     studies = [
         path.parent
         for name in STUDIES
-        for path in sorted(runs.glob(f"{name}-*/*/run.json"))
+        for path in sorted(runs.glob(f"{name}-*/*/run.json"), key=partial(place, name))
         if path.parent.parent.name.removeprefix(f"{name}-") in MODELS
     ]
     named = [f"{path.parent.name} {path.name}={path}" for path in studies]
@@ -306,11 +318,14 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, weights = arguments.folder.resolve(), arguments.weights.resolve()
     made = folder / "generated"
-    build_synth(made, SETTINGS)
+    if not made.exists():  # it is whole, and has a mini list since
+        build_synth(made, SETTINGS)
     build_synth(folder / "lessons", LESSONS)
-    worlds = [World("generated", made, folder, folder / "lessons", weights)]
+    worlds = [World("generated", made, folder, folder / "lessons", weights, (0.1, 0.02))]
     if arguments.benchmark is not None:
-        worlds.append(World("photographs", arguments.benchmark.resolve(), folder, folder / "lessons", weights))
+        worlds.append(
+            World("photographs", arguments.benchmark.resolve(), folder, folder / "lessons", weights, (0.3, 0.01))
+        )
     for world in worlds:
         for model in MODELS:
             for study in STUDIES if model == "mobilenetv2" else WITH_BOTH:

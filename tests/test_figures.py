@@ -34,7 +34,7 @@ from openilias.report.figures.derive import Derived, Searched, derive
 from openilias.report.figures.everything import Analysis, best_of_models, exhibits
 from openilias.report.figures.exhibit import Exhibit, write_exhibit
 from openilias.report.figures.measured import Measured
-from openilias.report.figures.style import apart, figure_style
+from openilias.report.figures.style import apart, figure_style, legend_below, new_figure
 from openilias.report.layout import csv_of
 from openilias.report.sweep import Point, Sweep
 from openilias.report.sweep import exhibit as exhibit_of_sweep
@@ -273,6 +273,47 @@ def test_resolutions_and_dimensions() -> None:
     found = rows(settings.dimensions(runs))
     assert float(found[0]["map_64"]) == pytest.approx(100 * A.evaluation.map)
     assert settings.dimensions([replace(one, adapted=False) for one in runs]) is None
+
+
+def under(one: Measured, **fields: object) -> Measured:
+    return replace(one, evaluation=replace(one.evaluation, protocol=Protocol(k=K, **fields)))  # type: ignore[arg-type] # any field
+
+
+def test_lines_have_runs_that_differ_in_one_thing_only() -> None:
+    """Runs of several studies in one report: another view, another way to learn, another resolution."""
+    crop = under(replace(C, model="m", resolution=224), resolution=224, positive_boxes="crop")
+    sides = [
+        under(replace(one, model="m", resolution=r), resolution=r) for one, r in zip((A, B), (224, 384), strict=True)
+    ]
+    (found,) = rows(tables.resolution([crop, *sides]))
+    assert float(found["map_224"]) == pytest.approx(100 * A.evaluation.map)
+
+    learned = [replace(one, model="m", adapted=True, learned="ujcds") for one in (A, B)]
+    sizes = [replace(one, dims=dims) for one, dims in zip(learned, (64, 256), strict=True)]
+    other = replace(C, model="m", adapted=True, learned="pcaw", dims=64)
+    (found,) = rows(settings.dimensions([other, *sizes]))
+    assert float(found["map_64"]) == pytest.approx(100 * A.evaluation.map)
+    two = rows(settings.dimensions([other, replace(other, name="c2", dims=256), *sizes]))
+    assert [row["model"] for row in two] == ["m (C)", "m (A)"]
+
+    plain = [replace(one, model="m", descriptors=d) for one, d in ((C, "small"), (A, "large"))]
+    better = replace(B, model="m", descriptors="large", reranked="spatial")
+    found = rows(tables.reranking([*plain, better]))
+    assert [float(row["m map"]) for row in found] == pytest.approx([100 * A.evaluation.map, 100 * B.evaluation.map])
+
+
+def test_what_does_not_fit_is_laid_out_otherwise() -> None:
+    with figure_style():
+        figures = []
+        for length in (5, 40):
+            figure, axes = new_figure(5.6, 3)
+            for number in range(6):
+                axes.plot([0, 1], [0, number], label=f"{number}".ljust(length, "x"))
+            legend_below(figure)
+            figures.append(figure)
+    columns = [figure.legends[0]._ncols for figure in figures]  # type: ignore[attr-defined] # not published
+    assert columns == [3, 1]
+    assert figures[1].get_figheight() > figures[0].get_figheight() > 3
 
 
 def test_one_benchmark_against_another() -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_json
+from openilias.core.fingerprints import fingerprint
 from openilias.core.progress import progress
 from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
@@ -117,10 +118,21 @@ def _run(result: Result, name: str) -> Run:
             database_size=manifest.get("database_size"),
             resolution=evaluation.protocol.resolution if evaluation.described else None,
             random_weights=str(manifest.get("weights_from", "")).startswith("random"),
+            descriptors=fingerprint({key: value for key, value in origin.items() if key != "benchmark"}),
+            learned=_learned(about),
         ),
         ranking,
         manifest,
         about,
+    )
+
+
+def _learned(about: dict[str, Any]) -> str:
+    step = about.get("experiment", {}).get("adapt")
+    return (
+        ""
+        if step is None or "file" in step
+        else fingerprint({key: value for key, value in step.items() if key != "dim"})
     )
 
 

@@ -173,8 +173,7 @@ def _by_model(measured: Sequence[Measured], *, adapted: bool) -> dict[settings.K
     found: dict[settings.Key, Measured] = {}
     for one in measured:
         protocol = one.evaluation.protocol
-        plain = one.reranked is None and protocol.expand is None and one.queries == "image"
-        if plain and one.adapted == adapted and one.model not in UNNAMED:
+        if one.plain and one.adapted == adapted and one.model not in UNNAMED:
             found.setdefault((one.model, protocol.k), one)
     return found
 

@@ -35,6 +35,8 @@ class Measured:
         database_size: images that were searched, if known.
         resolution: of the images in pixels, if known.
         random_weights: whether its numbers say nothing about the model.
+        descriptors: a digest of all that makes the descriptors: runs with the same differ in what is done with them.
+        learned: a digest of what the adaptation was learned from and how, but for its dimensions.
     """
 
     name: str
@@ -49,11 +51,32 @@ class Measured:
     database_size: int | None = None
     resolution: int | None = None
     random_weights: bool = False
+    descriptors: str = ""
+    learned: str = ""
 
     @property
     def full(self) -> bool:
         """Whether all of ILIAS was searched."""
         return self.database_size is not None and self.database_size >= FULL
+
+    @property
+    def but_resolution(self) -> str:
+        """The protocol without the resolution, as text."""
+        return self.evaluation.protocol.model_dump_json(exclude={"resolution"})
+
+    @property
+    def plain(self) -> bool:
+        """Whether whole images are searched with whole images, in one view, and nothing is ranked again."""
+        protocol = self.evaluation.protocol
+        whole = protocol.query_boxes == protocol.positive_boxes == "none"
+        one_view = protocol.scales == (1.0,) and protocol.rotations == (0,)
+        return whole and one_view and protocol.expand is None and self.reranked is None and self.queries == "image"
+
+
+def labels(measured: Sequence[Measured], names: Sequence[str]) -> list[str]:
+    """Return these names, with that of the run where two are the same."""
+    twice = {name for name in names if names.count(name) > 1}
+    return [f"{name} ({one.name})" if name in twice else name for one, name in zip(measured, names, strict=True)]
 
 
 def of_the_best(pairs: Sequence[tuple[Measured, T]]) -> list[tuple[Measured, T]]:

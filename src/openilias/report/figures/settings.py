@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.measured import Measured, map_label
+from openilias.report.figures.measured import Measured, labels, map_label
 from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
 from openilias.report.layout import Column, Table
 
@@ -22,14 +22,20 @@ UNKNOWN = "not in the zoo"
 
 
 def dimensions(measured: Sequence[Measured]) -> Exhibit | None:
-    """Draw mAP over the dimensions of adapted descriptors, a line for each model that has several; None without."""
-    lines: dict[str, dict[int, Measured]] = {}
+    """Draw mAP over the dimensions of adapted descriptors, a line for each model that has several; None without.
+
+    A line has runs whose adaptation differs in nothing else.
+    """
+    alike: dict[tuple[str, str, str], dict[int, Measured]] = {}
     for one in measured:
-        if one.dims is not None and one.adapted and one.reranked is None:
-            lines.setdefault(one.model, {}).setdefault(one.dims, one)
-    lines = {model: found for model, found in lines.items() if len(found) > 1}
-    if not lines:
+        if one.dims is not None and one.adapted and one.plain:
+            key = one.model, one.learned, one.evaluation.protocol.model_dump_json()
+            alike.setdefault(key, {}).setdefault(one.dims, one)
+    alike = {key: found for key, found in alike.items() if len(found) > 1}
+    if not alike:
         return None
+    first = [next(iter(found.values())) for found in alike.values()]
+    lines = dict(zip(labels(first, [model for model, *_ in alike]), alike.values(), strict=True))
     figure, axes = new_figure(5.6, 3.6)
     dims = sorted({size for found in lines.values() for size in found})
     for number, (model, found) in enumerate(lines.items()):

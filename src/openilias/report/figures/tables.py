@@ -16,7 +16,7 @@ from openilias.published import (
     text_rows,
 )
 from openilias.report.figures.exhibit import Exhibit
-from openilias.report.figures.measured import Measured, map_label, on_benchmarks
+from openilias.report.figures.measured import Measured, labels, map_label, on_benchmarks
 from openilias.report.layout import Column, Table, printed_table
 
 _OTHER = "paper: ILIAS with 100M distractors; on another database the difference is that of the databases."
@@ -125,11 +125,14 @@ def reranking(measured: Sequence[Measured]) -> Exhibit | None:
         return None
     order = ["global", "αQE1", "αQE2", "αQE5", "CS", "SP", "AMES"]
     ways.sort(key=lambda way: (order.index(way) if way in order else len(order), way))
-    groups = list(dict.fromkeys((one.model, one.adapted) for one in images))
-    found = {(one.model, one.adapted, rerank_name(one)): one for one in reversed(images)}
+    found: dict[tuple[str, bool, str], dict[str, Measured]] = {}
+    for one in images:
+        found.setdefault((one.model, one.adapted, one.descriptors), {}).setdefault(rerank_name(one), one)
+    groups = [of for of in found.values() if set(of) != {"global"}]
+    ways = [way for way in ways if any(way in of for of in groups)]
+    first = [next(iter(of.values())) for of in groups]
     columns, rows = [Column("reranking", "re-ranking")], []
-    for model, adapted in groups:
-        name = model + (" †" if adapted else "")
+    for name in labels(first, [one.model + (" †" if one.adapted else "") for one in first]):
         columns += [
             Column(f"{name} map", f"{name}, mAP", best="high"),
             Column(f"{name} oracle", "oracle", best="high"),
@@ -137,11 +140,8 @@ def reranking(measured: Sequence[Measured]) -> Exhibit | None:
         ]
     for way in ways:
         line: list[Value] = [way]
-        for model, adapted in groups:
-            one = found.get((model, adapted, way))
-            line += [None] * 3 if one is None else [
-                100 * one.evaluation.map, 100 * one.evaluation.oracle, _published_reranked(one, way),
-            ]  # fmt: skip
+        for of in groups:
+            line += _reranked(of[way], way) if way in of else [None] * 3
         rows.append(tuple(line))
     full = all(one.full for one in images)
     kept = [n for n, column in enumerate(columns) if not column.key.endswith(" paper") or any(row[n] for row in rows)]
@@ -154,6 +154,10 @@ def reranking(measured: Sequence[Measured]) -> Exhibit | None:
     return Exhibit("table-4-reranking", "Tables 4, F", table)
 
 
+def _reranked(one: Measured, way: str) -> list[Value]:
+    return [100 * one.evaluation.map, 100 * one.evaluation.oracle, _published_reranked(one, way)]
+
+
 def _published_reranked(one: Measured, way: str) -> float | None:
     if one.record is None or not as_the_paper(one):
         return None
@@ -164,15 +168,20 @@ def _published_reranked(one: Measured, way: str) -> float | None:
 
 
 def resolution(measured: Sequence[Measured]) -> Exhibit | None:
-    """Return mAP of each model by test resolution (Table C); None if no model has several."""
+    """Return mAP of each model by test resolution (Table C); None if no model has several.
+
+    A line has runs that differ in nothing else.
+    """
     images = [one for one in measured if one.queries == "image" and not one.adapted and one.reranked is None]
-    found: dict[str, dict[int, Measured]] = {}
+    alike: dict[tuple[str, str], dict[int, Measured]] = {}
     for one in images:
         if one.resolution is not None and one.evaluation.protocol.expand is None:
-            found.setdefault(one.model, {}).setdefault(one.resolution, one)
-    found = {model: sizes for model, sizes in found.items() if len(sizes) > 1}
-    if not found:
+            alike.setdefault((one.model, one.but_resolution), {}).setdefault(one.resolution, one)
+    alike = {key: sizes for key, sizes in alike.items() if len(sizes) > 1}
+    if not alike:
         return None
+    first = [next(iter(sizes.values())) for sizes in alike.values()]
+    found = dict(zip(labels(first, [model for model, _ in alike]), alike.values(), strict=True))
     sides = sorted({side for sizes in found.values() for side in sizes})
     published = {(cell.model, int(cell.setting)): cell.value for cell in resolutions()}
     columns = (Column("model", "model"), Column("train_res", "train res"), *(Column(f"map_{s}", str(s)) for s in sides))
@@ -188,8 +197,9 @@ def resolution(measured: Sequence[Measured]) -> Exhibit | None:
         )
         if record is not None and record.model.test_resolution in sides:
             marks.add((len(rows) - 1, 2 + sides.index(record.model.test_resolution)))
-        known = [f"{side}: {published[model, side]:.1f}" for side in sides if (model, side) in published]
-        beside += [f"paper (mini-ILIAS), {model}: {', '.join(known)}."] if known else []
+        name = next(iter(sizes.values())).model
+        known = [f"{side}: {published[name, side]:.1f}" for side in sides if (name, side) in published]
+        beside += [f"paper (mini-ILIAS), {name}: {', '.join(known)}."] if known else []
     notes = ("‡ the resolution that the rule chooses: one step above that of the training.", *beside)
     title = f"mAP in % by test resolution in pixels; {on_benchmarks(images)}."
     return Exhibit("table-c-resolution", "Table C", Table(title, columns, tuple(rows), frozenset(marks), notes))
