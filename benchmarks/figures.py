@@ -4,7 +4,7 @@
 
 Runs what each of them needs, with two pretrained networks: resolutions, ways and sizes of linear adaptation (learned
 from generated pictures), re-ranking and a sweep of it, boxes, views, queries as text. Writes a report of each
-benchmark, and into `--docs` the list of what came from which (`figures-list.md`) and sheets of what the generated
+benchmark, and into `--docs` the list of what came from which (`figures.md`) and sheets of what the generated
 benchmark gave.
 
 `DIR` of weights holds `mobilenetv2_100_tf_in1k.safetensors` and `tf_efficientnet_lite0_features.safetensors`. All that
@@ -295,17 +295,36 @@ def label(name: str) -> str:
     return f"{'Fig.' if kind == 'figure' else 'Table'} {number.upper()}" if kind in ("figure", "table") else ""
 
 
-def write_list(found: dict[str, dict[str, Path]], out: Path) -> None:
-    """Write which figure and table came from which benchmark."""
+PAGE = """# Every figure and table
+
+What `ilias report` writes, from which data. `python benchmarks/figures.py` has made all of it: a generated benchmark
+(60 objects in clutter, 1,000 distractors) and real photographs (52 objects, 633 distractors), described by MobileNetV2
+and EfficientNet-Lite0 as pretrained on ImageNet; layers learned from generated pictures; spatial verification with
+SIFT.
+Of the photographs there are no clutter counts, no cameras, no texts and no list of chosen distractors; so what needs
+them is not there.
+
+{sheets}
+
+Each is a file of this name as CSV, Markdown and LaTeX, each figure as SVG and PNG too. Galleries (J, L, M, N) show the
+pictures of the benchmark.
+
+{table}
+"""
+
+
+def write_list(found: dict[str, dict[str, Path]], sheets: list[str], out: Path) -> None:
+    """Write which figure and table came from which benchmark, below the sheets."""
     names = sorted({name for one in found.values() for name in one})
     worlds = list(found)
-    lines = [f"| file | paper | what | {' | '.join(worlds)} |", "|---|---|---|" + ":---:|" * len(worlds)]
+    lines = [f"| file | paper | what | {' | '.join(worlds)} |", f"|---|---|---{'|:---:' * len(worlds)}|"]
     for name in names:
         path = next(one[name] for one in found.values() if name in one)
         title = path.read_text(encoding="utf-8").splitlines()[0]
         marks = " | ".join("yes" if name in found[world] else "–" for world in worlds)
         lines.append(f"| `{name}` | {label(name)} | {title} | {marks} |")
-    write_bytes(out, ("\n".join(lines) + "\n").encode())
+    shown = "\n\n".join(f"![Figures and tables of the generated benchmark]({sheet})" for sheet in sheets)
+    write_bytes(out, PAGE.format(sheets=shown, table="\n".join(lines)).encode())
 
 
 def main() -> None:
@@ -336,14 +355,16 @@ def main() -> None:
     found = {}
     for world in worlds:
         found[world.name] = gathered(report(world, [other for other in worlds if other is not world]))
-    write_list(found, arguments.docs / "figures-list.md")
     pictures = []
     for name, path in found["generated"].items():
         drawn = path.with_suffix(".png")
         pictures.append((name, Image.open(drawn).convert("RGB") if drawn.exists() else drawn_table(path)))
-    half = -(-len(pictures) // 2)
-    for number in (0, 1):
-        sheet(pictures[number * half : (number + 1) * half], arguments.docs / f"figures-{number + 1}.jpg")
+    count = 3
+    each = -(-len(pictures) // count)
+    sheets = [f"figures-{number + 1}.jpg" for number in range(count)]
+    for number, name in enumerate(sheets):
+        sheet(pictures[number * each : (number + 1) * each], arguments.docs / name)
+    write_list(found, sheets, arguments.docs / "figures.md")
 
 
 if __name__ == "__main__":

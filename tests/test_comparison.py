@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,19 @@ def test_which_pairs_are_compared(
 
     assert pairs("--against", "third") == [("third", "first"), ("third", "second")]
     assert pairs("--all-pairs") == [("first", "second"), ("first", "third"), ("second", "third")]
+
+
+def test_names_and_folders_with_an_equals_sign(
+    ilias: Callable[..., Outcome], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of a matrix lies in a folder such as ``protocol.resolution=384``."""
+    shutil.copytree(runs / "second", tmp_path / "side=384")
+    monkeypatch.chdir(tmp_path)
+    for given, name in (("side=384", "side=384"), ("side=384=side=384", "side=384"), ("b=side=384", "b")):
+        out = ilias("compare", runs / "first", given, "--resamples", 100, "--json", tmp_path / "c.json")
+        assert out.code == 0, out.err
+        (pair,) = json.loads((tmp_path / "c.json").read_text())["pairs"]
+        assert pair["b"] == name
 
 
 def test_images_with_texts_and_other_benchmarks(
