@@ -246,8 +246,8 @@ def test_names_and_folders_with_an_equals_sign(
     """A run of a matrix lies in a folder such as ``protocol.resolution=384``."""
     shutil.copytree(runs / "second", tmp_path / "side=384")
     monkeypatch.chdir(tmp_path)
-    for given, name in (("side=384", "side=384"), ("side=384=side=384", "side=384"), ("b=side=384", "b")):
-        out = ilias("compare", runs / "first", given, "--resamples", 100, "--json", tmp_path / "c.json")
+    for text, name in (("side=384", "side=384"), ("side=384=side=384", "side=384"), ("b=side=384", "b")):
+        out = ilias("compare", runs / "first", text, "--resamples", 100, "--json", tmp_path / "c.json")
         assert out.code == 0, out.err
         (pair,) = json.loads((tmp_path / "c.json").read_text())["pairs"]
         assert pair["b"] == name
