@@ -84,14 +84,17 @@ def benchmarks(
         ]
         marker = "os^DvPX*"[number % 8]
         axes.plot(*zip(*points, strict=True), marker, color=colour(number), markersize=6.5, label=kind)
+    right = max(100 * others[key].evaluation.map for key in both)
     for key in both:
         at = (100 * others[key].evaluation.map, 100 * models[key].evaluation.map)
-        axes.annotate(short(models[key].name, 24), at, xytext=(5, 4), textcoords="offset points", fontsize=7.5)
+        side, ha = (-6, "right") if at[0] > 0.6 * right else (6, "left")  # the name stays inside
+        axes.annotate(
+            short(models[key].name, 40), at, xytext=(side, 4), textcoords="offset points", fontsize=7.5, ha=ha
+        )
     axes.set_xlabel(f"{map_label(list(others.values()))} on {other_name}")
     axes.set_ylabel(f"{map_label(list(models.values()))} on {name}")
-    axes.set_xlim(0, None)
+    axes.set_xlim(0, 1.06 * max(right, 1e-9))
     from_zero(axes)
-    axes.margins(x=0.15)
     axes.set_title(f"{name} against {other_name}" + (", adapted" if adapted else ""))
     axes.legend()
     grid(axes, "both")
