@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from openilias.report.figures.exhibit import Exhibit
 from openilias.report.figures.measured import Measured, labels, map_label
-from openilias.report.figures.style import colour, from_zero, grid, new_figure, short
+from openilias.report.figures.style import colour, from_zero, grid, legend_below, new_figure, short
 from openilias.report.layout import Column, Table
 
 Key = tuple[str, int]
@@ -96,7 +96,7 @@ def benchmarks(
     axes.set_xlim(0, 1.06 * max(right, 1e-9))
     from_zero(axes)
     axes.set_title(f"{name} against {other_name}" + (", adapted" if adapted else ""))
-    axes.legend()
+    legend_below(figure)
     grid(axes, "both")
     columns = (
         Column("model", "model"),
