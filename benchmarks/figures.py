@@ -306,7 +306,7 @@ What `ilias report` writes, from which data. `python benchmarks/figures.py` has 
 and EfficientNet-Lite0 as pretrained on ImageNet; layers learned from generated pictures; spatial verification with
 SIFT.
 Of the photographs there are no clutter counts, no cameras, no texts and no list of chosen distractors, so what needs
-them is not there; the sweep was made of the generated benchmark only.
+them is not there.
 
 {sheets}
 
@@ -353,7 +353,7 @@ def main() -> None:
         for model in MODELS:
             for study in STUDIES if model == "mobilenetv2" else WITH_BOTH:
                 world.study(study, model)
-    sweep(worlds[0], "mobilenetv2")
+        sweep(world, "mobilenetv2")
     choose_hard(worlds[0])
     worlds[0].run("text", TEXT)
     found = {}

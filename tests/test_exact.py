@@ -164,7 +164,7 @@ def problems(draw: st.DrawFn) -> Problem:
 
 
 @given(problems(), st.sampled_from(FIRST), st.sampled_from([1, 2, 5]), st.randoms(use_true_random=False))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_vectors_in_any_order_of_blocks(problem: Problem, first_pass: Any, threads: int, random: Any) -> None:
     queries, blocks, k = problem
     if not blocks:
