@@ -26,10 +26,10 @@ def dimensions(measured: Sequence[Measured]) -> Exhibit | None:
 
     A line has runs whose adaptation differs in nothing else.
     """
-    alike: dict[tuple[str, str, str], dict[int, Measured]] = {}
+    alike: dict[tuple[str, str, str, str], dict[int, Measured]] = {}
     for one in measured:
-        if one.dims is not None and one.adapted and one.plain:
-            key = one.model, one.learned, one.evaluation.protocol.model_dump_json()
+        if one.dims is not None and one.adapted and one.reranked is None:
+            key = one.model, one.learned, one.queries, one.evaluation.protocol.model_dump_json()
             alike.setdefault(key, {}).setdefault(one.dims, one)
     alike = {key: found for key, found in alike.items() if len(found) > 1}
     if not alike:
