@@ -469,6 +469,16 @@ def test_a_server_that_continues_another_file_is_found_out(get: Get, out: Path, 
         (out / path).unlink()
 
 
+def test_leftovers_of_former_versions_go(one: One, out: Path, server: FaultyServer) -> None:
+    server.always[AT] = faults.resets(200_000)
+    one(patience=Patience(retries=0))
+    del server.always[AT]
+    server.files[AT] = noise(99)
+    server.files[f"{ROOT}/checksums.txt"] = checksums({SHARD: noise(99)})
+    assert one().status == "fetched"
+    assert not hidden(out)
+
+
 def test_without_validator_and_checksum_nothing_is_continued(get: Get, out: Path, server: FaultyServer) -> None:
     at = f"{ROOT}/{QUERIES}"
     server.files[at] = noise(5, 9000)
@@ -482,6 +492,14 @@ def test_a_file_that_shrank_begins_anew(one: One, out: Path, server: FaultyServe
     assert one().status == "fetched"
     assert whole(out)
     assert server.gets(AT)[-1] == (None, None)
+
+
+def test_a_file_without_a_checksum_that_shrank_begins_anew(get: Get, out: Path, server: FaultyServer) -> None:
+    for told in ("bytes */100", ""):
+        server.faults[f"{ROOT}/{QUERIES}"] = [faults.resets(20), faults.says(416, Content_Range=told)]
+        assert not get("ids").failures
+        assert whole(out, QUERIES)
+        shutil.rmtree(out)
 
 
 def test_all_had_come_and_only_the_name_was_missing(one: One, out: Path, server: FaultyServer) -> None:

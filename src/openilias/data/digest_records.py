@@ -5,7 +5,6 @@ One small file each, so that many processes may write them, and none of the data
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,12 +68,6 @@ class Records:
         facts = (self._out / path).stat()
         record = DigestRecord(sha256, published, facts.st_size, facts.st_mtime_ns, wrong, kept)
         write_json(self._file(path), asdict(record))
-
-    def paths(self) -> Iterator[str]:
-        """Yield all paths that have a record, in order."""
-        for file in sorted(self.folder.rglob(f"*{_ENDING}")):
-            if not file.name.startswith("."):
-                yield file.relative_to(self.folder).as_posix().removesuffix(_ENDING)
 
     def _file(self, path: str) -> Path:
         return self.folder / f"{path}{_ENDING}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import aiohttp
 
@@ -23,6 +24,7 @@ from openilias.data.http import Client, RequestError, Tries, length_of
 
 T = TypeVar("T")
 _BLOCK = 2**20
+_ORIGIN = ".origin"
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})")
 
@@ -105,8 +107,8 @@ async def fetch_file(
         partial.touch()
     with suppress(FileNotFoundError), owned(partial, output=target):
         if not partial.exists() or unless():
-            if bytes_here(target, url, sha256) == 0:
-                partial.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
+            _about(partial).unlink(missing_ok=True)
             return None
         kept = _Kept(partial, meter)
         try:
@@ -141,6 +143,7 @@ class _Fetching:
             digest = self._kept.digest.hexdigest()
             if self._sha256 in (None, digest):
                 await _in_thread(lambda: self._kept.give(self._target))
+                _remove_others(self._target)
                 return Fetched(self._kept.have, digest)
             wrong += 1
             furthest = 0
@@ -239,14 +242,14 @@ class _Kept:
 
     def __init__(self, path: Path, meter: Meter) -> None:
         self._path, self._meter = path, meter
-        self._about = temporary_of(path.with_name(f"{path.name.removeprefix('.')}.origin"), "0")
-        self._file: IO[bytes] | None = None
+        self._about = _about(path)
+        self._file: io.FileIO | None = None
         self.digest = hashlib.sha256()
         self.have = 0
         self.origin: _Origin | None = None
 
     @property
-    def _open(self) -> IO[bytes]:
+    def _open(self) -> io.FileIO:
         if self._file is None:
             raise AssertionError("it is not open")
         return self._file
@@ -254,7 +257,7 @@ class _Kept:
     def open(self) -> None:
         """Open the file and digest what is in it."""
         with _disk(self._path):
-            self._file = self._path.open("r+b")
+            self._file = self._path.open("r+b", buffering=0)  # a full disk leaves nothing to be written at the end
             while block := self._file.read(_BLOCK):
                 self.digest.update(block)
                 self.have += len(block)
@@ -277,8 +280,9 @@ class _Kept:
         if not block:
             return
         with _disk(self._path):
-            self._open.write(block)
-            self._open.flush()
+            left = memoryview(block)
+            while left:
+                left = left[self._open.write(left) :]
         self.digest.update(block)
         self.have += len(block)
         self._meter.came(len(block))
@@ -309,6 +313,20 @@ class _Kept:
         if not self.have:
             self._path.unlink(missing_ok=True)
             self._about.unlink(missing_ok=True)
+
+
+def _about(partial: Path) -> Path:
+    """Return where it is written what the bytes of a partial file came from."""
+    return temporary_of(partial.with_name(f"{partial.name.removeprefix('.')}{_ORIGIN}"), "0")
+
+
+def _remove_others(target: Path) -> None:
+    """Remove what killed runs left of other versions of a file, or of the file from other places."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.partial")
+    for path in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
+        with suppress(OpenIliasError, OSError), owned(path):
+            path.unlink()
+            _about(path).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class RequestError(Exception):
     """
 
     def __init__(self, what: str, *, again: bool, wait: float | None = None, status: int | None = None) -> None:
+        what = "".join(letter if letter.isprintable() else "?" for letter in what)  # servers have their say in it
         super().__init__(what)
         self.what, self.again, self.wait, self.status = what, again, wait, status
 
@@ -284,8 +285,9 @@ def length_of(response: aiohttp.ClientResponse) -> int | None:
 def _refusal(response: aiohttp.ClientResponse) -> RequestError:
     status = response.status
     wait = retry_after(response.headers.get("Retry-After"), datetime.now(UTC)) if status in (429, 503) else None
-    reason = "".join(letter for letter in response.reason or "" if letter.isprintable())[:60]
-    return RequestError(f"{status} {reason}".strip(), again=status in _BUSY, wait=wait, status=status)
+    return RequestError(
+        f"{status} {(response.reason or '')[:60]}".strip(), again=status in _BUSY, wait=wait, status=status
+    )
 
 
 def _redirected(url: str, response: aiohttp.ClientResponse) -> str:
