@@ -23,7 +23,7 @@ Gains = tuple[float, float, float]
 
 NEUTRAL: Gains = (1.0, 1.0, 1.0)
 _LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709, whose primaries sRGB has
-_UNIT = 1 << 20  # of integers that stand for light, so that sums do not depend on their order
+_UNIT = 1 << 30  # of integers that stand for light, so that sums do not depend on their order
 
 
 class Balance(BaseModel, frozen=True, extra="forbid"):

@@ -50,9 +50,10 @@ def layout_of(line: bytes) -> Layout | None:
 def hash_of(download_url: str) -> str:
     """Return the hash by which the public S3 bucket names a photo: the MD5 of its download URL as published.
 
-    Each byte is written without its leading zero, so that it may have less than 32 digits. That is how the hashes of
-    the release were made: the rule is that of several public programs that downloaded all of it, and the hash of the
-    first photo, http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg, is 4e2f7a26a1dfbf165a7e30bdabf7e72a.
+    Each byte is written without its leading zero, so that it may have less than 32 digits, as published ones do
+    (``010a074acb1975c4d6d6e43c1faeb8``). The rule is that of several public programs that downloaded all of it, and the
+    hash of the first photo, http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg, is
+    4e2f7a26a1dfbf165a7e30bdabf7e72a.
     """
     digest = hashlib.md5(download_url.encode(), usedforsecurity=False).digest()
     return "".join(f"{byte:x}" for byte in digest)
