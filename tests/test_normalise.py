@@ -274,11 +274,13 @@ def test_percentiles_are_those_of_numpy() -> None:
 # Colours
 
 
-def profile_of(name: str) -> bytes:
+def profile_of(name: str, white: tuple[float, ...] = (0.9642, 1, 0.82491)) -> bytes:
     """An RGB profile made by hand: sRGB's, with other colorants and gamma (ICC.1, matrix and curves)."""
     colorants = {  # of D50, as published
         "display-p3": [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)],
         "adobe-rgb": [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)],
+        "srgb": [(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)],
+        "srgb gamma 2.2": [(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)],
     }[name]
 
     def fixed(value: float) -> bytes:
@@ -288,12 +290,12 @@ def profile_of(name: str) -> bytes:
         return b"XYZ \0\0\0\0" + b"".join(map(fixed, value))
 
     text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 79
-    if name == "adobe-rgb":
+    if name in ("adobe-rgb", "srgb gamma 2.2"):
         curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(563 / 256 * 256))
     else:  # the curve of sRGB, in parameters
         numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
         curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + b"".join(map(fixed, numbers))
-    tags = {b"desc": text, b"wtpt": xyz((0.9642, 1, 0.82491)), b"cprt": b"text\0\0\0\0none\0"}
+    tags = {b"desc": text, b"wtpt": xyz(white), b"cprt": b"text\0\0\0\0none\0"}
     tags |= {sign: xyz(value) for sign, value in zip((b"rXYZ", b"gXYZ", b"bXYZ"), colorants, strict=True)}
     tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
     table, body, at = b"", b"", 128 + 4 + 12 * len(tags)
@@ -348,12 +350,22 @@ def srgb_profile() -> bytes:
 
 def test_srgb_is_known_by_its_colours_and_changes_nothing() -> None:
     assert is_srgb(srgb_profile())
+    assert is_srgb(profile_of("srgb"))
+    assert not is_srgb(profile_of("srgb gamma 2.2"))  # differs in the shadows only
+    assert not is_srgb(b"junk")
     image = smooth(300, 200)
     plain = encoded(image, "PNG")
     with_profile = encoded(image, "PNG", icc_profile=srgb_profile())
     assert normalise(with_profile, PLAIN, where="x").jpeg == normalise(plain, PLAIN, where="x").jpeg
     renamed = profile_of("adobe-rgb").replace(b"test\0", b"sRGB\0")
     assert not is_srgb(renamed)
+
+
+def test_white_stays_white_whatever_the_paper() -> None:
+    data = encoded(Image.new("RGB", (32, 32), "white"), "PNG", icc_profile=profile_of("adobe-rgb", (0.85, 0.9, 0.6)))
+    made = normalise(data, PLAIN, where="x")
+    assert made.notes == ()
+    assert (pixels(made.jpeg) == 255).all()
 
 
 @pytest.mark.parametrize("profile", [b"junk", b"\0" * 200, srgb_profile()[:300], profile_of("adobe-rgb")[:-80]])
@@ -387,6 +399,39 @@ def grey_profile(gamma: float) -> bytes:
     head = struct.pack(">I4sI4s4s4s", at + len(body), b"\0" * 4, 0x02400000, b"mntr", b"GRAY", b"XYZ ")
     head += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061) + b"\0" * 48
     return head + struct.pack(">I", len(tags)) + table + body
+
+
+def cmyk_profile() -> bytes:
+    """A profile of a press whose four inks are all grey, by hand: a table of two steps each (ICC.1, lut8Type)."""
+    corners = b""
+    for at in range(16):
+        corners += bytes([0 if at else 255, 128, 128])  # any ink is black
+    steps = bytes(range(256))
+    matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    table = b"mft1\0\0\0\0\4\3\2\0" + matrix + steps * 4 + corners + steps * 3
+    table += b"\0" * (-len(table) % 4)
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)}
+    tags |= {b"A2B0": table, b"A2B1": table}
+    index, body, at = b"", b"", 128 + 4 + 12 * len(tags)
+    for sign, content in tags.items():
+        index += sign + struct.pack(">II", at + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"\0" * 4, 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061) + b"\0" * 48
+    return head + struct.pack(">I", len(tags)) + index + body
+
+
+def test_cmyk_with_a_profile_of_its_press() -> None:
+    inks = {(0, 0, 0, 0): 255, (255, 0, 0, 0): 0, (0, 0, 0, 255): 0, (0, 0, 128, 0): 118}  # L* 50 is about 118
+    for ink, grey in inks.items():
+        data = encoded(Image.new("CMYK", (620, 40), ink), quality=100, icc_profile=cmyk_profile())
+        made = normalise(data, PLAIN, where="x")
+        assert made.notes == ()
+        assert (made.width, made.height) == (500, 32)
+        assert np.abs(pixels(made.jpeg) - grey).max() <= 4, ink
+        assert_conforms(made)
+    without = normalise(encoded(Image.new("CMYK", (40, 40), (255, 0, 0, 0)), quality=100), PLAIN, where="x")
+    assert np.abs(pixels(without.jpeg) - (0, 255, 255)).max() <= 4
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16", "LA"])
@@ -574,10 +619,16 @@ def test_conformity_of_other_damages() -> None:
     assert words(good, longest=199) == {"size"}
     assert words(good, quality=91) == {"tables"}
     assert words(encoded(smooth(200, 150).convert("L"), quality=90)) == {"sampling"}
+    scan = good[good.index(b"\xff\xda") : -2]
+    assert "coding" in words(good[:-2] + scan + b"\xff\xd9")
     assert "damage" in words(good[:-2])
     assert "damage" in words(good[: len(good) // 2])
     assert words(segment(good, 0xE0, b"JFIF\0\1\1\0\0\1\0\1\1\1abc")) == {"metadata"}, "a thumbnail"
     assert words(segment(good, 0xEE, b"Adobe\0d\0\0\0\0\1")) == {"metadata"}
+    assert words(segment(good, 0xF7, b"anything")) == {"metadata"}
+    assert words(segment(good, 0xDD, b"\0\0")) == set(), "restarts, of which there are none, belong to decoding"
+    padded = srgb_profile() + bytes(5000)
+    assert words(encoded(smooth(200, 150), quality=90, subsampling=0, icc_profile=padded)) == {"metadata"}
     exif = Image.Exif()
     exif[0x0112] = 6
     assert words(encoded(smooth(200, 150), quality=90, subsampling=0, exif=exif)) == {"metadata", "orientation"}
@@ -634,6 +685,9 @@ NOT_IMAGES = {
 @pytest.mark.parametrize("name", sorted(NOT_IMAGES))
 def test_what_is_no_image(name: str) -> None:
     assert refused(NOT_IMAGES[name]) == "not-an-image"
+    told = {"svg": "SVG", "html": "HTML", "json": "JSON", "pdf": "PDF", "zip": "not known", "postscript": "PostScript"}
+    with pytest.raises(UnreadableImageError, match=told.get(name, "it is|not known")):
+        normalise(NOT_IMAGES[name], DEFAULT, where="x")
 
 
 def test_every_refusal_has_a_word() -> None:
@@ -705,7 +759,6 @@ def twin_hash(image: Image.Image) -> int:
     k, x = np.arange(1, 9)[:, None], np.arange(32)[None]
     basis = np.cos(math.pi * k * (2 * x + 1) / 64)
     waves = (basis @ grey @ basis.T).reshape(-1)
-    waves[np.abs(waves) < 1] = 0
     bits = waves > np.median(waves)
     return int("".join("1" if bit else "0" for bit in bits), 2)
 
@@ -732,7 +785,7 @@ def test_real_photographs(photos: Path) -> None:
         data = path.read_bytes()
         made = normalise(data, DEFAULT, where=path.name)
         assert_conforms(made)
-        assert max(made.gains) / min(made.gains) <= 2.0001
+        assert max(made.gains) / min(made.gains) <= 1.5001
         twin, gains = twin_balance(np.asarray(decode(data, where="x")), DEFAULT.balance)
         assert np.allclose(made.gains, gains, rtol=1e-4)
         if made.reencoded:
@@ -743,6 +796,14 @@ def test_real_photographs(photos: Path) -> None:
         hashes.append(made.hash)
     apart = [distance(a, b) for n, a in enumerate(hashes) for b in hashes[:n]]
     assert 26 < np.mean(apart) < 38
+
+
+def test_what_was_normalised_is_kept_the_next_time(photos: Path) -> None:
+    made = [normalise(path.read_bytes(), DEFAULT, where="x") for path in some(photos, 24)]
+    within = [one for one in made if max(one.gains) / min(one.gains) < 1.45]  # others were corrected in part
+    again = [normalise(one.jpeg, DEFAULT, where="x").reencoded for one in within]
+    assert len(within) >= 8
+    assert again.count(True) <= 1  # where much was cut off at 255
 
 
 def test_photographs_that_are_stored_already_are_kept(photos: Path) -> None:

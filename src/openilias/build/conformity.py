@@ -26,8 +26,10 @@ _CHROMINANCE = """
 """
 _ORDER = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
 
-_SOI, _EOI, _SOS, _DQT, _COM, _APP0 = 0xD8, 0xD9, 0xDA, 0xDB, 0xFE, 0xE0
+_SOI, _EOI, _SOS, _DQT, _DHT, _DRI, _COM, _APP0 = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xFE, 0xE0
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_NEEDED = _FRAMES | {_SOS, _DQT, _DHT, _DRI}  # to decode
+_MOST_PROFILE = 4096  # bytes: an sRGB profile has three thousand, and a larger one may hold anything
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # within coded data; FF00 and restarts belong to them
 _ICC = b"ICC_PROFILE\0"
 
@@ -141,7 +143,9 @@ def structural(structure: Structure, *, longest: int, quality: int) -> list[str]
     if extra:
         found.append(f"metadata: {', '.join(extra)}")
     profile = profile_in(structure)
-    if profile is not None and not is_srgb(profile):
+    if profile is not None and len(profile) > _MOST_PROFILE:
+        found.append(f"metadata: a colour profile of {len(profile)} bytes")
+    elif profile is not None and not is_srgb(profile):
         found.append("profile: its colours are not sRGB")
     return found
 
@@ -186,7 +190,7 @@ def _named(segment: Segment) -> str | None:
     if segment.marker == _COM:
         return "a comment"
     if not _APP0 <= segment.marker <= 0xEF:
-        return None
+        return None if segment.marker in _NEEDED else f"a segment FF{segment.marker:02X}"
     content = segment.content
     if segment.marker == _APP0 and content.startswith(b"JFIF\0") and len(content) == 14 and content[12:] == b"\0\0":
         return None

@@ -22,14 +22,12 @@ _COSINES = np.array(
     [[round(math.cos(math.pi * k * (2 * x + 1) / (2 * _SIDE)) * 4096) for x in range(_SIDE)] for k in range(1, 9)],
     np.int64,
 )
-_FLAT = 4096 * 4096  # coefficients below this are noise of the rounding, and count as none
 
 
 def perceptual_hash(image: Image.Image) -> int:
     """Return the hash of a picture, 0 to 2**64 - 1; bit 63 is of the lowest frequency. One colour has 0."""
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     waves = (_COSINES @ np.asarray(grey, np.int64) @ _COSINES.T).reshape(-1)
-    waves = np.where(np.abs(waves) < _FLAT, 0, waves)
     ordered = np.sort(waves)
     above = 2 * waves > ordered[31] + ordered[32]
     return int.from_bytes(np.packbits(above).tobytes(), "big")

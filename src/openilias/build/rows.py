@@ -74,6 +74,7 @@ _ID = re.compile(r"[\w-]{1,128}")
 _MOST_URL = 2048
 _MOST_TEXT = 500
 _NOTHING = frozenset(("", "null", "none", "nan", "\\n"))
+_LONGEST_NOTHING = max(map(len, _NOTHING))
 
 
 def is_url(text: str) -> bool:
@@ -90,5 +91,7 @@ def clean(text: str) -> str | None:
     """Return a text of a table in printable characters, at most 500 of them; None if it says nothing."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else " " for character in text)
-    text = text.strip()[:_MOST_TEXT].rstrip()
-    return None if text.lower() in _NOTHING else text
+    text = text.strip()
+    if len(text) > _MOST_TEXT:
+        text = text[:_MOST_TEXT].rstrip()
+    return None if len(text) <= _LONGEST_NOTHING and text.lower() in _NOTHING else text

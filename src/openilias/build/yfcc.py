@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_plus
 
@@ -30,6 +31,7 @@ _NICKNAME, _TAKEN, _DEVICE, _PAGE, _DOWNLOAD, _LICENCE, _LICENCE_URL, _SERVER, _
 )  # fmt: skip
 _HASH = re.compile(rb"[0-9a-f]{16,32}")
 _SECRET_OF = re.compile(rb"[0-9a-f]{1,32}")
+_SHORT = 200  # bytes of a field that is kept in memory
 _FLICKR = "https://live.staticflickr.com"
 _S3 = "https://multimedia-commons.s3-us-west-2.amazonaws.com/data/images"
 
@@ -102,11 +104,11 @@ def parse_line(line: bytes, layout: Layout, *, where: str, after: Position) -> R
     return Row(
         name,
         urls,
-        _text(fields[_LICENCE]),
-        _text(fields[_LICENCE_URL]),
-        _text(fields[_NICKNAME]),
+        _often(fields[_LICENCE]),
+        _often(fields[_LICENCE_URL]),
+        _often(fields[_NICKNAME]),
         _text(fields[_PAGE]),
-        _text(fields[_DEVICE]),
+        _often(fields[_DEVICE]),
         taken.removesuffix(".0") if taken else None,
         where,
         after,
@@ -135,6 +137,14 @@ def _urls(name: str, fields: Sequence[bytes], stated: bytes | None) -> tuple[str
 def _text(field: bytes) -> str | None:
     text = field.decode("utf-8", "replace")
     return clean(unquote_plus(text) if "%" in text or "+" in text else text)
+
+
+def _often(field: bytes) -> str | None:
+    """Read a field that many lines have in common: licences, cameras, the photos of one user follow each other."""
+    return _kept(field) if len(field) <= _SHORT else _text(field)
+
+
+_kept = lru_cache(maxsize=10_000)(_text)
 
 
 def _shown(field: bytes) -> str:
