@@ -303,7 +303,8 @@ def profile_of(name: str, white: tuple[float, ...] = (0.9642, 1, 0.82491)) -> by
         content += b"\0" * (-len(content) % 4)
         table += sign + struct.pack(">II", at + len(body), len(content))
         body += content
-    head = struct.pack(">I4sI4s4s4s", at + len(body), b"\0" * 4, 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    kind = b"mntr" if white[1] == 1 else b"scnr"  # the white of a monitor is not looked at
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"\0" * 4, 0x02400000, kind, b"RGB ", b"XYZ ")
     head += b"\0" * 12 + b"acsp" + b"\0" * 28 + b"".join(map(fixed, (0.9642, 1, 0.82491))) + b"\0" * 48
     return head + struct.pack(">I", len(tags)) + table + body
 
