@@ -17,7 +17,7 @@ COMMANDS = [
     "demo", "run", "extract", "search", "merge", "adapt apply", "adapt train", "evaluate", "report",
     "models list", "models show", "models check", "models fit", "build synth", "build sheet",
     "data verify", "data write", "data stats", "data inspect",
-    "data convert", "data compare",
+    "data convert", "data compare", "data download",
 ]  # fmt: skip
 
 

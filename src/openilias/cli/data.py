@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openilias.cli import inspection, stores
+from openilias.cli import downloading, inspection, stores
 from openilias.cli.options import BenchmarkDir, Json, Overwrite, Processes, emit, say, table
 
 if TYPE_CHECKING:
     from openilias.data.verify import Verification
 
-app = typer.Typer(help="Check, count, explain and copy test sets.", no_args_is_help=True)
+app = typer.Typer(help="Download, check, count, explain and copy test sets.", no_args_is_help=True)
 _SHOWN = 5  # findings printed of each kind
 
 
 @app.callback()
 def _group() -> None:
-    """Check, count, explain and copy test sets."""
+    """Download, check, count, explain and copy test sets."""
 
 
 @app.command(epilog="Example: ilias data verify my-ilias --out verified --json findings.json")
@@ -200,5 +200,6 @@ def _show(benchmark: Path, outcome: Verification, most: int) -> None:
     say("\n" + ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in totals.items()))
 
 
+downloading.register(app)
 inspection.register(app)
 stores.register(app)

@@ -6,15 +6,18 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.protocol import Compat
+from openilias.images.refusals import Refusal, reason_of
 
 FORMATS = ("JPEG", "PNG", WebPImageFile.format, "GIF", "BMP")
 """What is read (an MPO is a JPEG with more pictures).
@@ -33,6 +36,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _ORIENTATION, _MODEL = 0x0112, 0x0110
+_EXIF, _TAKEN, _DIGITISED = 0x8769, 0x9003, 0x9004
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,18 +47,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FOREIGN = (  # what is often found under the name of an image
-    (b"<html", "an HTML page"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "XML"),
-    (b"%!ps", "PostScript"),
-    (b"%pdf", "PDF"),
-    (b"8bps", "Photoshop"),
-    (b"ii*\0", "TIFF"),
-    (b"mm\0*", "TIFF"),
-    (b"ftyp", "HEIF, AVIF or a video"),
-)
 _LIBJPEG_GOES_ON = (  # its warnings; its errors are for decode to find
     "Corrupt JPEG data",
     "Premature end of JPEG file",
@@ -64,7 +56,17 @@ _LIBJPEG_GOES_ON = (  # its warnings; its errors are for decode to find
 
 
 class UnreadableImageError(OpenIliasError):
-    """An image file that cannot be decoded; the one error that extraction may be told to list and pass over."""
+    """An image file that cannot be decoded; the one error that extraction may be told to list and pass over.
+
+    Attributes:
+        status: why, as one of :data:`~openilias.images.refusals.Refusal`.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | Path | None = None, fix: str | None = None, status: Refusal = "damaged"
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.status: Refusal = status
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,67 @@ def decode(data: bytes, *, where: str, upright: bool = True, compat: Compat = "p
         UnreadableImageError: another format, no image, truncated, or larger than :data:`MOST_PIXELS`.
     """
     with _opened(data, where) as image:
-        # A row at a time at least: Pillow's time is quadratic in the number of blocks of a row.
-        image.decodermaxblock = max(image.decodermaxblock, 8 * image.width)
-        image.load()
-        turn = _TURNS.get(_orientation(image)) if upright else None
-        turned: Image.Image = image if turn is None else image.transpose(turn)
-        if turned.mode == "RGB" and "transparency" not in image.info:
-            return turned
-        return _over_white(turned) if compat == "paper" else _plain(turned)
+        return to_rgb(_loaded(image, upright=upright), compat=compat)
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """A decoded image file before anything is converted, and what its metadata say of it.
+
+    Attributes:
+        image: upright, in the mode in which it is stored; its colour profile is in ``info["icc_profile"]``.
+        format: by its content, one of :data:`FORMATS`, or ``MPO``.
+        camera: as :func:`camera_in`.
+        taken: as :func:`taken_in`.
+    """
+
+    image: Image.Image
+    format: str
+    camera: str | None
+    taken: str | None
+
+
+def read_photograph(
+    data: bytes, *, where: str, most_pixels: int = MOST_PIXELS, most_side: int | None = None, least_side: int = 1
+) -> Photograph:
+    """Decode an image file without converting its colours, and read its camera and date.
+
+    Args:
+        data: the bytes of the file.
+        where: its id or path, for messages.
+        most_pixels: larger pictures are refused by their header, as by :data:`MOST_PIXELS`.
+        most_side: longer pictures are refused by their header.
+        least_side: pictures with a smaller side are refused by their header.
+
+    Raises:
+        UnreadableImageError: as :func:`decode`, and what is beyond the limits.
+    """
+    with _opened(data, where) as image:
+        width, height = image.size
+        if width * height > most_pixels or (most_side is not None and max(width, height) > most_side):
+            raise _TooLargeError(f"claims {width} x {height} pixels")
+        if min(width, height) < least_side:
+            raise _TooSmallError(f"has {width} x {height} pixels; sides of less than {least_side} are refused")
+        camera = taken = None
+        with suppress(Exception):  # a broken EXIF block says nothing
+            exif = image.getexif()
+            camera, taken = camera_in(exif), taken_in(exif)
+        return Photograph(_loaded(image), str(image.format), camera, taken)
+
+
+def _loaded(image: ImageFile.ImageFile, *, upright: bool = True) -> Image.Image:
+    # A row at a time at least: Pillow's time is quadratic in the number of blocks of a row.
+    image.decodermaxblock = max(image.decodermaxblock, 8 * image.width)
+    image.load()
+    turn = _TURNS.get(_orientation(image)) if upright else None
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image, *, compat: Compat = "paper") -> Image.Image:
+    """Convert a decoded picture of any mode to 8-bit RGB as :func:`decode` does; colour profiles are ignored."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    return _over_white(image) if compat == "paper" else _plain(image)
 
 
 def upright_size(data: bytes, *, where: str) -> tuple[int, int]:
@@ -147,6 +202,20 @@ def camera_in(exif: Image.Exif) -> str | None:
     return "".join(filter(str.isprintable, name)).strip() or None
 
 
+def taken_in(exif: Image.Exif) -> str | None:
+    """Return when a picture was taken, or else digitised, as ``YYYY-MM-DD HH:MM:SS``; None if that is not known."""
+    details = exif.get_ifd(_EXIF)
+    for tag in (_TAKEN, _DIGITISED):
+        value = details.get(tag)
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        if isinstance(value, str):
+            # Cameras without a clock write zeros or blanks.
+            with suppress(ValueError):
+                return str(datetime.strptime(value.strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S"))
+    return None
+
+
 def examine(data: bytes, *, where: str) -> ImageFacts:
     """Tell what an image file is and whether it is damaged in a way that decoders pass over.
 
@@ -176,6 +245,10 @@ class _TooLargeError(Exception):
     pass
 
 
+class _TooSmallError(Exception):
+    pass
+
+
 @contextmanager
 def _opened(data: bytes, where: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image within its limits; whatever fails within becomes an error that names the image."""
@@ -186,7 +259,7 @@ def _opened(data: bytes, where: str) -> Iterator[ImageFile.ImageFile]:
         )
     try:
         if not data:
-            raise ValueError("the file is empty")
+            raise ValueError
         if len(data) > MOST_BYTES:
             raise _TooLargeError(f"has {len(data)} bytes; more than {MOST_BYTES} are refused")
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -199,12 +272,18 @@ def _opened(data: bytes, where: str) -> Iterator[ImageFile.ImageFile]:
         raise
     except (_TooLargeError, Image.DecompressionBombError) as error:
         what = error if isinstance(error, _TooLargeError) else f"claims more than {MOST_PIXELS} pixels"
-        raise UnreadableImageError(f"This image {what}.", where=where, fix="Make it smaller.") from None
-    except Exception as error:  # Pillow's readers fail in many ways on damaged files
+        raise UnreadableImageError(f"This image {what}.", where=where, fix="Make it smaller.", status="bomb") from None
+    except _TooSmallError as error:
         raise UnreadableImageError(
-            f"This image cannot be decoded: {_reason(error, data)}.",
+            f"This image {error}.", where=where, fix="Leave it out.", status="too-small"
+        ) from None
+    except Exception as error:  # Pillow's readers fail in many ways on damaged files
+        status, reason = reason_of(error, data)
+        raise UnreadableImageError(
+            f"This image cannot be decoded: {reason}.",
             where=where,
             fix="Replace the file, or pass over such images with --skip-unreadable.",
+            status=status,
         ) from None
 
 
@@ -219,15 +298,6 @@ def _scans(data: bytes) -> int:
         if marker not in (0x01, 0xD8):
             at += int.from_bytes(data[at : at + 2], "big")
     return count
-
-
-def _reason(error: Exception, data: bytes) -> str:
-    if not isinstance(error, UnidentifiedImageError):
-        return str(error).rstrip(".") or type(error).__name__
-    # Pillow's own words hold a memory address.
-    start = data[:1024].lower()
-    name = next((f"it is {name}" for word, name in _FOREIGN if word in start), "its format is not known")
-    return f"{name}; JPEG, PNG, WebP, GIF and BMP are read"
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
