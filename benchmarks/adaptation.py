@@ -28,7 +28,7 @@ from openilias.adapt.linear import adapt
 from openilias.adapt.methods import Method
 from openilias.adapt.train import Recipe, train
 from openilias.adapt.ujcds import Settings
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.manifests import write_manifest
 from openilias.core.protocol import Protocol
 from openilias.data import TrainingSet

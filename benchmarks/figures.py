@@ -24,8 +24,8 @@ from pathlib import Path
 import yaml
 from PIL import Image, ImageDraw, ImageFont
 
-from openilias.build.knobs import Knobs
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.knobs import Knobs
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.files import write_bytes
 from openilias.data.ilias import LISTS, MINI
 from openilias.search.ranking import read_ranking

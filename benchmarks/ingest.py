@@ -37,8 +37,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from openilias.build.metadata import Row, open_table
 from openilias.build.normalise import Balance, NormaliseSettings, normalise
+from openilias.build.tables.metadata import Row, open_table
 from openilias.core.manifests import software
 
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from openilias.build.knobs import Knobs
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.knobs import Knobs
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.ids import object_of
 from openilias.core.protocol import Protocol
 from openilias.core.threads import one_thread_per_worker

@@ -24,8 +24,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from openilias.build.knobs import Knobs
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.knobs import Knobs
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.ids import Partition
 from openilias.core.protocol import Expand, Protocol
 from openilias.data import read_ilias, read_training_set

@@ -18,7 +18,7 @@ import pytest
 # Read when the hub library is imported: no test waits for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.cli import main
 from openilias.data import Benchmark, read_ilias
 

@@ -303,7 +303,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.root
         if root is None:
-            from openilias.build.synth import SynthSettings, build_synth
+            from openilias.build.generated.synth import SynthSettings, build_synth
 
             root = Path(folder) / "benchmark"
             build_synth(root, SynthSettings(objects=4, distractors=14, size=160, shard=8, positives=(2, 3)), workers=1)

@@ -15,7 +15,7 @@ from openilias import published
 from openilias.adapt.files import write_linear_map
 from openilias.adapt.learned import read_adaptation, read_layer
 from openilias.adapt.linear import LinearMap
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.errors import OpenIliasError
 from openilias.data import read_training_set
 from openilias.descriptors.store import open_store

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from openilias.adapt import steps as steps_module
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.errors import OpenIliasError
 from openilias.core.manifests import write_manifest
 from openilias.data.training import TrainingSet, write_training_set

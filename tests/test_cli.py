@@ -231,7 +231,7 @@ def test_a_full_disk_is_a_message(ilias: Ilias, tmp_path: Path, monkeypatch: pyt
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("openilias.build.synth.build_synth", full)
+    monkeypatch.setattr("openilias.build.generated.synth.build_synth", full)
     outcome = ilias("build", "synth", "--out", tmp_path / "b")
     assert outcome.code == 2
     assert "No space left on device" in outcome.err

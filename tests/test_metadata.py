@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openilias.build.lines import MOST_LINE, lines_of
-from openilias.build.metadata import START, Bad, Columns, Record, Row, Video, open_table
-from openilias.build.rows import clean, is_id, is_url
-from openilias.build.yfcc import COLUMNS, hash_of, layout_of, parse_line
+from openilias.build.tables.lines import MOST_LINE, lines_of
+from openilias.build.tables.metadata import START, Bad, Columns, Record, Row, Video, open_table
+from openilias.build.tables.rows import clean, is_id, is_url
+from openilias.build.tables.yfcc import COLUMNS, hash_of, layout_of, parse_line
 from openilias.core.errors import OpenIliasError
 
 # The first photo of the release, as public documentation of its columns shows it.

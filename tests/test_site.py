@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import Outcome
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.core.errors import OpenIliasError
 from openilias.data import read_ilias
 from openilias.evaluate.results import evaluate_to, read_evaluation

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from openilias.build.camera import CAMERAS
+from openilias.build.generated.camera import CAMERAS
 from openilias.core.errors import OpenIliasError
 from openilias.data import Benchmark, read_ilias
 from openilias.data.benchmark import Item

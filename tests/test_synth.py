@@ -21,12 +21,21 @@ from PIL import Image
 from pydantic import ValidationError
 
 from conftest import kill_when
-from openilias.build import pictures as pictures_module
-from openilias.build import synth
-from openilias.build.camera import CAMERAS, camera_exif, photograph
-from openilias.build.designs import DETAILS, OUTLINES, PATTERNS, TRAITS, Design, describe, make_design, make_variant
-from openilias.build.knobs import Knobs, Shot, Streams, draw_shot
-from openilias.build.layers import (
+from openilias.build.generated import pictures as pictures_module
+from openilias.build.generated import synth
+from openilias.build.generated.camera import CAMERAS, camera_exif, photograph
+from openilias.build.generated.designs import (
+    DETAILS,
+    OUTLINES,
+    PATTERNS,
+    TRAITS,
+    Design,
+    describe,
+    make_design,
+    make_variant,
+)
+from openilias.build.generated.knobs import Knobs, Shot, Streams, draw_shot
+from openilias.build.generated.layers import (
     Layer,
     cast_shadow,
     cut_by_frame,
@@ -36,16 +45,16 @@ from openilias.build.layers import (
     paste,
     visible_box,
 )
-from openilias.build.pictures import design_of_lesson, design_of_object, make_distractors, make_object
-from openilias.build.scenes import Taken, take_portrait, take_scene
+from openilias.build.generated.pictures import design_of_lesson, design_of_object, make_distractors, make_object
+from openilias.build.generated.scenes import Taken, take_portrait, take_scene
+from openilias.build.generated.solids import Part, see
+from openilias.build.generated.surfaces import _SURFACES
+from openilias.build.generated.synth import SynthSettings, build_synth
+from openilias.build.generated.textures import draw_shape, lettering, outline_points, paint_pattern
+from openilias.build.generated.things import Pose, Thing, extent, make_solid, make_thing, pose_thing, spun, turned
+from openilias.build.generated.views import angle_between, hero_pose, query_view, tilt_away, turn_away
+from openilias.build.generated.words import KINDS, STYLES, object_names, palette
 from openilias.build.sheet import distractor_sheet, object_sheet, write_sheet
-from openilias.build.solids import Part, see
-from openilias.build.surfaces import _SURFACES
-from openilias.build.synth import SynthSettings, build_synth
-from openilias.build.textures import draw_shape, lettering, outline_points, paint_pattern
-from openilias.build.things import Pose, Thing, extent, make_solid, make_thing, pose_thing, spun, turned
-from openilias.build.views import angle_between, hero_pose, query_view, tilt_away, turn_away
-from openilias.build.words import KINDS, STYLES, object_names, palette
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import sha256_of
 from openilias.data import read_ilias, read_training_set
@@ -176,7 +185,7 @@ def test_same_bytes_whatever_the_workers(made: Path, tmp_path: Path) -> None:
 def test_killed_it_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom openilias.build import synth\n"
+        "import sys, time\nfrom pathlib import Path\nfrom openilias.build.generated import synth\n"
         "real = synth._write_shard\n"
         "def slow(*arguments):\n    real(*arguments)\n    time.sleep(30)\n"
         "synth._write_shard = slow\n"
@@ -195,7 +204,7 @@ def test_killed_it_goes_on_to_the_same_bytes(made: Path, tmp_path: Path) -> None
 
 def test_two_runs_do_not_meet(made: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom openilias.build import synth\n"
+        "import sys, time\nfrom pathlib import Path\nfrom openilias.build.generated import synth\n"
         "settings = synth.SynthSettings.model_validate_json(sys.argv[2])\n"
         "real = synth._write_core\n"
         "def slow(*arguments):\n    real(*arguments)\n    time.sleep(4)\n"

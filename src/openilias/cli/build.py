@@ -60,7 +60,7 @@ def synth(
     A knob that is not given keeps the variety of careless photographs. Each has random numbers of its own: with the
     same seed nothing else changes in the pictures.
     """
-    from openilias.build.synth import SynthSettings, build_synth
+    from openilias.build.generated.synth import SynthSettings, build_synth
     from openilias.data import read_ilias
 
     knobs = {

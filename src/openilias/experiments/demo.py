@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openilias.build.synth import SynthSettings, build_synth
+from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.experiments.experiment import Experiment, FitStep
 from openilias.experiments.run import Resources, RunResult, run_experiment
 

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from openilias.build.surfaces import Canvas
-from openilias.build.textures import Pixels
-from openilias.build.things import Patch, Quad
+from openilias.build.generated.surfaces import Canvas
+from openilias.build.generated.textures import Pixels
+from openilias.build.generated.things import Patch, Quad
 from openilias.images.boxes import Box
 
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from openilias.build.designs import Design
-from openilias.build.faces import paint_ground, paint_wrap
-from openilias.build.solids import Matrix, Part
-from openilias.build.textures import Colour, Pixels, fill
-from openilias.build.words import COLOURS, Form
+from openilias.build.generated.designs import Design
+from openilias.build.generated.faces import paint_ground, paint_wrap
+from openilias.build.generated.solids import Matrix, Part
+from openilias.build.generated.textures import Colour, Pixels, fill
+from openilias.build.generated.words import COLOURS, Form
 
 Rng = np.random.Generator
 _METAL = (188, 190, 196)

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openilias.build.camera import photograph
-from openilias.build.knobs import Shot, Streams
-from openilias.build.layers import (
+from openilias.build.generated.camera import photograph
+from openilias.build.generated.knobs import Shot, Streams
+from openilias.build.generated.layers import (
     Layer,
     cast_shadow,
     cut_by_frame,
@@ -22,10 +22,10 @@ from openilias.build.layers import (
     paste,
     visible_box,
 )
-from openilias.build.surfaces import Canvas, Rng, Size, ground, shelves, table
-from openilias.build.textures import Pixels
-from openilias.build.things import Patch, Pose, Thing, extent, pose_thing, spun, turned
-from openilias.build.views import Manner, View, angle_between, clutter_pose, hero_pose
+from openilias.build.generated.surfaces import Canvas, Rng, Size, ground, shelves, table
+from openilias.build.generated.textures import Pixels
+from openilias.build.generated.things import Patch, Pose, Thing, extent, pose_thing, spun, turned
+from openilias.build.generated.views import Manner, View, angle_between, clutter_pose, hero_pose
 from openilias.images.boxes import Box
 
 _INSIDE = 0.98  # a whole thing leaves a little of the frame free

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field, model_validator
 
-from openilias.build.camera import camera_exif
-from openilias.build.designs import Design, make_design, make_variant
-from openilias.build.knobs import Knobs, Shot, Streams, draw_shot
-from openilias.build.scenes import Taken, take_portrait, take_scene
-from openilias.build.things import Thing, make_solid, make_thing
-from openilias.build.views import View, query_view
-from openilias.build.words import KINDS
+from openilias.build.generated.camera import camera_exif
+from openilias.build.generated.designs import Design, make_design, make_variant
+from openilias.build.generated.knobs import Knobs, Shot, Streams, draw_shot
+from openilias.build.generated.scenes import Taken, take_portrait, take_scene
+from openilias.build.generated.things import Thing, make_solid, make_thing
+from openilias.build.generated.views import View, query_view
+from openilias.build.generated.words import KINDS
 from openilias.images.boxes import Box, coverage
 
 # The second number of every seed: what the random numbers are for. Two uses never share a stream.

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from openilias.build.knobs import Streams
-from openilias.build.surfaces import Canvas, Rng, grain
-from openilias.build.textures import Pixels
+from openilias.build.generated.knobs import Streams
+from openilias.build.generated.surfaces import Canvas, Rng, grain
+from openilias.build.generated.textures import Pixels
 
 CAMERAS = (
     ("Tarnik", "Tarnik T450", 20),

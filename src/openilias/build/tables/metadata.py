@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from openilias.build.lines import MOST_LINE, Line, lines_of, unpacked
-from openilias.build.rows import START, Bad, Position, Record, Row, Video
-from openilias.build.url_tables import Columns, Found, find_columns, make_row
-from openilias.build.yfcc import Layout, layout_of, parse_line
+from openilias.build.tables.lines import MOST_LINE, Line, lines_of, unpacked
+from openilias.build.tables.rows import START, Bad, Position, Record, Row, Video
+from openilias.build.tables.url_tables import Columns, Found, find_columns, make_row
+from openilias.build.tables.yfcc import Layout, layout_of, parse_line
 from openilias.core.errors import OpenIliasError
 
 __all__ = ["START", "Bad", "Columns", "Part", "Position", "Record", "Row", "Table", "Video", "open_table"]

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from openilias.build.surfaces import Rng
-from openilias.build.things import Pose, Thing, turned
+from openilias.build.generated.surfaces import Rng
+from openilias.build.generated.things import Pose, Thing, turned
 
 Manner = Literal["above", "table", "shelf"]
 View = tuple[float, float]
-"""Yaw and pitch in radians, as :func:`openilias.build.things.turned` takes them."""
+"""Yaw and pitch in radians, as :func:`openilias.build.generated.things.turned` takes them."""
 
 # How far down the camera looks at standing things, as pitches.
 PITCHES: dict[Manner, tuple[float, float]] = {"above": (-0.75, 0.45), "table": (-0.75, -0.08), "shelf": (-0.28, 0.1)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openilias.build.words import STYLES, Form, Kind, Style, invent_word, palette
+from openilias.build.generated.words import STYLES, Form, Kind, Style, invent_word, palette
 
 PATTERNS = (
     "plain",

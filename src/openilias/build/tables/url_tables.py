@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from openilias.build.rows import Bad, Position, Row, clean, is_id, is_url
+from openilias.build.tables.rows import Bad, Position, Row, clean, is_id, is_url
 from openilias.core.errors import OpenIliasError
 
 _FIELDS = ("url", "id", "licence", "licence_url", "author", "page_url", "camera", "taken")

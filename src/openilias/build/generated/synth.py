@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openilias.build.designs import describe
-from openilias.build.pictures import (
+from openilias.build.generated.designs import describe
+from openilias.build.generated.pictures import (
     Distractor,
     Lesson,
     Object,
@@ -25,7 +25,7 @@ from openilias.build.pictures import (
     make_lesson,
     make_object,
 )
-from openilias.build.words import object_names
+from openilias.build.generated.words import object_names
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import ordered_map, usable_cores
 from openilias.core.files import atomic_path, read_json, resumed_folder, sha256_of, write_bytes, write_json

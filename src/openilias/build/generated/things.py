@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openilias.build.bodies import is_solid, make_body, make_plain
-from openilias.build.designs import Design
-from openilias.build.faces import paint_faces
-from openilias.build.solids import Matrix, Part, see
-from openilias.build.textures import Pixels, outline_points
-from openilias.build.words import Form
+from openilias.build.generated.bodies import is_solid, make_body, make_plain
+from openilias.build.generated.designs import Design
+from openilias.build.generated.faces import paint_faces
+from openilias.build.generated.solids import Matrix, Part, see
+from openilias.build.generated.textures import Pixels, outline_points
+from openilias.build.generated.words import Form
 
 Rng = np.random.Generator
 Quad = NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from openilias.build.words import Style
+from openilias.build.generated.words import Style
 
 Mask = NDArray[np.uint8]
 Pixels = NDArray[np.uint8]

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_plus
 
-from openilias.build.rows import Bad, Position, Row, Video, clean, is_url
+from openilias.build.tables.rows import Bad, Position, Row, Video, clean, is_url
 
 Layout = Literal[23, 25]
 

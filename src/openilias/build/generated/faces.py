@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from openilias.build.designs import Design
-from openilias.build.textures import Colour, Mask, Pixels, draw_shape, fill, paint_pattern, place_text
-from openilias.build.words import invent_word
+from openilias.build.generated.designs import Design
+from openilias.build.generated.textures import Colour, Mask, Pixels, draw_shape, fill, paint_pattern, place_text
+from openilias.build.generated.words import invent_word
 
 # What the random numbers of a face are for: a trait that changes does not move what the others draw.
 _PLACES, _GROUND, _MOTIF, _SMALL, _PRINT = range(5)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openilias.build.textures import Pixels
+from openilias.build.generated.textures import Pixels
 
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""Generated test sets: things made up, photographed and described by a seed."""

@@ -1,0 +1,1 @@
+"""Tables of images to fetch, read as one stream of rows."""
