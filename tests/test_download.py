@@ -164,6 +164,24 @@ def whole(out: Path, path: str = SHARD) -> bool:
 # What comes
 
 
+def test_a_server_that_has_died_is_not_asked_for_every_file(get: Get, out: Path, server: FaultyServer) -> None:
+    shards = {f"yfcc100m/yfcc100m_{number:04d}.tar": b"a tar" for number in range(40)}
+    server.files |= {f"{ROOT}/{path}": data for path, data in shards.items()}
+    server.files[f"{ROOT}/checksums.txt"] = checksums(shards)
+    for number in range(5, 40):
+        server.always[f"{ROOT}/yfcc100m/yfcc100m_{number:04d}.tar"] = faults.says(503)
+    done = get("shards", shards="0-39", jobs=2)
+    assert len([file for file in done.files if file.status == "fetched"]) == 5
+    untried = [file for file in done.files if "does not answer any more" in str(file.note)]
+    assert 20 <= len(untried) <= 27
+    assert {file.status for file in untried} == {"failed"}
+    assert not any(server.gets(f"{ROOT}/{file.path}") for file in untried)
+    server.always.clear()
+    again = get("shards", shards="0-39", jobs=2)
+    assert not again.failures
+    assert [file.status for file in again.files].count("there") == 5
+
+
 def test_what_is_usual(get: Get, out: Path) -> None:
     done = get()
     assert {file.path: file.status for file in done.files} == dict.fromkeys(

@@ -48,6 +48,7 @@ MEMBERS = f"{CORE}.sha256"  # what was unpacked, as `sha256sum` writes it
 NO_CHECKSUM = "no checksum is published"
 _SPARE = 0.05  # of the disk space, for what file systems need beside the bytes
 _MB = 1_000_000
+_MOST_GIVEN_UP = 8  # files one after the other that no try could get: then it is the server, and not the files
 
 
 @dataclass(frozen=True)
@@ -262,16 +263,23 @@ class _Fetching:
     def __init__(self, client: Client, out: Path, records: Records, counter: _Counter, *, keep_tar: bool) -> None:
         self._client, self._out, self._records, self._counter = client, out, records, counter
         self._keep_tar = keep_tar
+        self._given_up = 0
 
     async def work(self, queue: Iterator[tuple[int, Planned]], outcomes: dict[int, FileOutcome]) -> None:
         """Take files until there are none."""
         for number, one in queue:
+            if one.todo == "fetch" and self._given_up >= _MOST_GIVEN_UP:
+                outcomes[number] = _outcome(one, "failed", note="not tried: the server does not answer any more")
+                continue
             try:
                 outcomes[number] = await self._do(one)
+                if one.todo == "fetch":
+                    self._given_up = 0
             except DiskError:
                 raise
             except RequestError as error:
                 outcomes[number] = _outcome(one, "failed", note=error.what)
+                self._given_up += error.tried
             except OpenIliasError as error:
                 told = " ".join(word for word in (error.what, error.fix) if word)
                 outcomes[number] = _outcome(one, "failed", note=told)

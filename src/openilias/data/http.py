@@ -60,12 +60,21 @@ class RequestError(Exception):
         again: whether it may succeed later.
         wait: seconds after which the server wants to be asked again.
         status: of the answer, if there was one.
+        tried: it was tried as often as it may be, and might succeed another time.
     """
 
-    def __init__(self, what: str, *, again: bool, wait: float | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        again: bool,
+        wait: float | None = None,
+        status: int | None = None,
+        tried: bool = False,
+    ) -> None:
         what = "".join(letter if letter.isprintable() else "?" for letter in what)  # servers have their say in it
         super().__init__(what)
-        self.what, self.again, self.wait, self.status = what, again, wait, status
+        self.what, self.again, self.wait, self.status, self.tried = what, again, wait, status, tried
 
 
 def retry_after(text: str | None, now: datetime) -> float | None:
@@ -116,7 +125,7 @@ class Tries:
             raise failure
         if self._failed > patience.retries:
             tries = "1 try" if self._failed == 1 else f"{self._failed} tries"
-            raise RequestError(f"{failure.what} ({tries})", again=False, status=failure.status)
+            raise RequestError(f"{failure.what} ({tries})", again=False, status=failure.status, tried=True)
         wait = back_off(self._failed, patience, random.random())  # noqa: S311 - no secret
         if failure.wait is not None:
             wait = max(wait, min(failure.wait, patience.longest_retry_after))
