@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from openilias.cli import build_publish
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
@@ -114,3 +115,6 @@ def sheet(
         image = object_sheet(made, rows=rows, columns=columns, height=height, boxes=boxes)
     write_sheet(image, out)
     say(f"{out}: {image.width} x {image.height} pixels")
+
+
+build_publish.register(app)
