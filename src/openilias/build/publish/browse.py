@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup, escape
 
 from openilias.build.publish.checks import STATE, Checked
 from openilias.build.publish.outputs import Done, Output
@@ -20,7 +21,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_bytes
 from openilias.core.ids import object_of
 from openilias.data.benchmark import Benchmark, Item
-from openilias.data.published_places import BROWSE
+from openilias.data.published_places import BROWSE, DATASHEET, LICENCES
 from openilias.data.taxonomy import UNASSIGNED
 from openilias.images.boxes import find_boxes
 from openilias.images.tar_index import scan_once
@@ -29,7 +30,7 @@ PER_PAGE = 25  # objects
 _MOST_POSITIVES, _MOST_QUERIES, _MOST_TEXTS = 12, 4, 4  # of an object
 _MOST_ON_INDEX = 2000  # objects with a picture on the first page
 _DISTRACTORS, _MOST_SHARDS = 120, 40  # shown, and of how many shards
-_SIDE, _SMALL = 200, 96  # pixels
+_SIDE, _SMALL = 224, 112  # pixels
 _MOST_TEXT = 2000  # characters of a text query
 _WEB = re.compile(r"https?://[^/?#@\s]+([/?#]\S*)?")
 
@@ -79,6 +80,7 @@ class PageJob:
         shots: distractors.
         groups: (category, ((page, object, shot), ...)) of the first page.
         before, behind: pages to go to.
+        links: (name, target) of the first page to others.
     """
 
     output: Output
@@ -91,6 +93,7 @@ class PageJob:
     groups: tuple[tuple[str, tuple[tuple[str, str, Shot | None], ...]], ...] = ()
     before: str = ""
     behind: str = ""
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,11 @@ def pages_of(
         summary=summary,
         groups=tuple(groups),
         behind=_file(names[0]) if names else "",
+        links=(
+            *((("Distractors", "distractors.html"),) if distractors else ()),
+            ("Datasheet", f"../{DATASHEET}"),
+            ("Licences", f"../{LICENCES}"),
+        ),
     )
     return [first, *jobs]
 
@@ -275,6 +283,7 @@ def render(job: PageJob) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["breakable"] = _breakable
     environment.filters["anchor"] = lambda name: "o-" + re.sub(r"[^A-Za-z0-9_-]", lambda m: f".{ord(m[0]):x}", name)
     groups = [
         (title, [(page, name, _card(shot, _SMALL, boxed=False) if shot else None) for page, name, shot in part])
@@ -286,6 +295,11 @@ def render(job: PageJob) -> str:
         shown=[_shown(entry) for entry in job.entries],
         cards=[_card(shot, _SIDE) for shot in job.shots],
     )
+
+
+def _breakable(text: str) -> Markup:
+    """Return a long id, escaped, that a browser may break after ``_`` and ``/``."""
+    return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped in the same line
 
 
 def _shown(entry: Entry) -> Shown:

@@ -189,7 +189,7 @@ def _contents(checked: Checked, answers: dict[str, str]) -> dict[str, Any]:
         "benchmark": benchmark.fingerprint,
         "annotations": benchmark.annotations,
         "core": core.fingerprint,
-        "shards": fingerprint_lines(f"{one.name} {one.sha256}" for one in checked.shards),
+        "tars": fingerprint_lines(f"{one.name} {one.sha256}" for one in checked.shards),
         "rows": fingerprint_lines([core.rows_sha256, *(one.rows for one in checked.shards)]),
         "minis": fingerprint({name: fingerprint_lines(keys) for name, keys in checked.minis.items()}),
         "decisions": fingerprint_lines(sha256_of(path) for path in checked.decisions.tables),
