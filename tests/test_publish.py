@@ -25,7 +25,7 @@ from openilias.build.publish import publishing
 from openilias.build.publish.browse import Entry, PageJob, Shot, render
 from openilias.build.publish.checks import check_files
 from openilias.build.publish.datasheet import read_answers
-from openilias.build.publish.facts import public_leaves
+from openilias.build.publish.facts import Manifest, manifests_of, public_leaves
 from openilias.build.publish.markdown import link, plain, table
 from openilias.build.publish.outputs import Output
 from openilias.build.publish.publishing import MANIFEST, Published, check, publish
@@ -45,6 +45,7 @@ from openilias.data.verify import verify
 from openilias.images.tars import TarReader, write_tar
 from publish_world import CANARY, all_distractors, jpeg, make_set, write
 
+PAIRS = "build/collect/pairs.csv"
 SETTINGS = PublishSettings(name="tiny", version="1.0")
 PRIVATE = (CANARY.encode(), CANARY.upper().encode(), base64.b64encode(CANARY.encode())[:8])
 
@@ -228,10 +229,16 @@ def test_nothing_private_is_published(published: Published, whole_set: Path, tmp
 
 def test_settings_of_the_steps_without_places_and_keys() -> None:
     leaves = public_leaves(
-        {"a": 1, "b": {"deep": [1, 2.5, None, True]}, "token": "x", "source_folder": "y", "c": "/x", "d": "C:\\x",
-         "e": "~/x", "f": "see http://h/x", "g": ["ok", "../x"], "h": [{"i": "in a list"}], "j": "a/b"}
+        {"a": 1, "b": {"deep": [1, 2.5, None, True]}, "token": "x", "source_folder": "y", "api_keys": ["z"],
+         "profile": "kept", "c": "/x", "d": "C:\\x", "e": "~/x", "f": "see http://h/x", "g": ["ok", "../x"], "h": [{"i": "in a list"}], "j": "a/b"}
     )  # fmt: skip
-    assert leaves == [("a", "1"), ("b.deep", "1, 2.5, none, yes"), ("h[0].i", "in a list"), ("j", "a/b")]
+    assert leaves == [
+        ("a", "1"),
+        ("b.deep", "1, 2.5, none, yes"),
+        ("profile", "kept"),
+        ("h[0].i", "in a list"),
+        ("j", "a/b"),
+    ]
 
 
 # What is refused: a harm, and the kind of what is found
@@ -328,6 +335,11 @@ def _text(path: str, text: str) -> Callable[[Path], None]:
     return harm
 
 
+def _pair(root: Path, kind: str) -> None:
+    first, second = read_ilias(root).positives[:2]
+    (root / PAIRS).write_text(f"first,second,by,value,kind,status\n{first},{second},hash,3,{kind},confirmed\n")
+
+
 def _url(root: Path) -> None:
     next((root / "ilias_core").rglob("*_url.txt")).write_text(f"/home/{CANARY}/x.jpg\n")
 
@@ -346,6 +358,12 @@ HARMS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a table without a header": (_status("caption/captions.csv", "status", "state"), "table-malformed"),
     "a table with an open quote": (_status("caption/captions.csv", "accepted", '"accepted'), "table-unreadable"),
     "undecided duplicates": (_text("build/collect/duplicates.csv", "one,other,status\na,b,open\n"), "decision-open"),
+    "undecided pairs": (
+        _text(PAIRS, "first,second,by,value,kind,status\na,b,hash,3,views,Proposed\n"),
+        "decision-open",
+    ),
+    "a pair that is the same": (lambda root: _pair(root, "objects"), "duplicate-kept"),
+    "an anonymisation that was cut off": (_text("build/anonymise/unfinished.json", "{}"), "anonymisation-unfinished"),
     "a side file": (lambda root: _repack(root, lambda m: [*m, ("x.json", b"{}")]), "shard-side-files"),
     "a member that is no image": (lambda root: _repack(root, lambda m: [*m, ("x.png", b"1")]), "shard-member"),
     "an image without a row": (
@@ -361,8 +379,8 @@ HARMS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a cut shard": (lambda root: os.truncate(root / "yfcc100m" / "yfcc100m_0001.tar", 9000), "shard-unreadable"),
     "a row of other bytes": (_rows("yfcc100m_0001", sha256="0" * 64), "row-differs"),
     "a row without a digest": (_rows("yfcc100m_0001", sha256=None), "row-differs"),
-    "no licence": (_rows("yfcc100m_0001", licence=" "), "licence-unknown"),
-    "no licence of an object": (_rows("core", licence=None), "licence-unknown"),
+    "no licence": (_rows("yfcc100m_0001", licence=" ", licence_url=None), "licence-unknown"),
+    "no licence of an object": (_rows("core", licence=None, licence_url=""), "licence-unknown"),
     "a local address": (_rows("core", page_url=f"file:///home/{CANARY}"), "row-address"),
     "a password": (_rows("yfcc100m_0000", url="https://me:secret@host.example/x"), "row-address"),
     "rows twice": (_twice, "row-twice"),
@@ -853,6 +871,32 @@ def test_every_line_of_a_long_table_is_read_or_named(own: Path) -> None:
     assert found.decisions.captions == {"accepted": 4}
     (bad,) = [one for one in found.findings if one.kind == "table-malformed"]
     assert bad.where.endswith("line 11")
+
+
+def test_decisions_that_are_made_are_none_in_the_way(own: Path) -> None:
+    for kind in ("views", "distractor"):
+        _pair(own, kind)
+        found = kinds(check_files(own, SETTINGS, workers=1).findings)
+        assert found == ({"duplicate-kept"} if kind == "distractor" else set())
+    (own / PAIRS).write_text(
+        "first,second,by,value,kind,status\na,b,hash,3,objects,REJECTED\na,b,hash,3,query,confirmed\n"
+    )
+    objects = own / "build" / "collect" / "objects.csv"
+    objects.write_text(objects.read_text().replace(",accepted,", ",,", 1))
+    assert not kinds(check_files(own, SETTINGS, workers=1).findings)
+
+
+def test_settings_of_a_step_that_stand_alone(own: Path) -> None:
+    (own / "build" / "collect" / "settings.json").write_text(json.dumps({"balance": {"method": "grey-world"}}))
+    found = [one for one in manifests_of(own) if one.step == "collect"]
+    assert found == [Manifest("collect", "settings", (("balance.method", "grey-world"),))]
+
+
+def test_a_licence_that_has_an_address_is_known(own: Path) -> None:
+    _rows("core", licence=None, licence_url="https://a.example/licence")(own)
+    checked = check_files(own, SETTINGS.model_copy(update={"licence": "CC0"}), workers=1)
+    assert checked.core.rows.licences[("https://a.example/licence", "https://a.example/licence")] == 1
+    assert not kinds(checked.findings)
 
 
 def test_the_set_is_a_benchmark_that_every_command_reads(whole_set: Path) -> None:

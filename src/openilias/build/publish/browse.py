@@ -229,7 +229,9 @@ def _credits(table: Path, only: list[str] | None) -> dict[str, Credit]:
         here = batch if only is None else batch.filter(pc.is_in(batch.column("id"), pa.array(only, pa.string())))
         names = ("id", "licence", "licence_url", "author", "page_url")
         for item, licence, licence_url, author, page in zip(*(here.column(n).to_pylist() for n in names), strict=True):
-            found[item] = Credit(blank(licence) or "", _web(licence_url), blank(author) or "", _web(page))
+            found[item] = Credit(
+                blank(licence) or blank(licence_url) or "", _web(licence_url), blank(author) or "", _web(page)
+            )
     return found
 
 

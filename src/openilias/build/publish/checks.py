@@ -76,7 +76,8 @@ def check_files(root: Path, settings: PublishSettings, *, workers: int) -> Check
         raise OpenIliasError("The objects of this set are not here.", where=root, fix="Give a whole set.")
     queries = (*benchmark.image_queries, *benchmark.text_queries)
     objects = benchmark.relevance.keys() | {object_of(item) for item in queries}
-    decisions, more = find_decisions(root, set(objects), allow_open=settings.allow_open)
+    images = {*benchmark.image_queries, *benchmark.positives}
+    decisions, more = find_decisions(root, set(objects), images, allow_open=settings.allow_open)
     findings += more
     findings += _check_shard_names(benchmark)
     with ordered_map(workers, lost=core_lost) as run:

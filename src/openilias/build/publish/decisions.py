@@ -13,17 +13,20 @@ from openilias.core.findings import Finding, Severity
 
 BUILD = "build"  # the folder of a set that stays private
 BOXES, CAPTIONS = "anonymise/boxes.csv", "caption/captions.csv"
-OBJECTS, DUPLICATES = "collect/objects.csv", "collect/duplicates.csv"
+OBJECTS, DUPLICATES, PAIRS = "collect/objects.csv", "collect/duplicates.csv", "collect/pairs.csv"
+UNFINISHED = "anonymise/unfinished.json"  # is there while images are being changed
 _STATUSES: dict[str, frozenset[str]] = {
     BOXES: frozenset(("proposed", "confirmed", "rejected", "applied")),
     CAPTIONS: frozenset(("draft", "accepted", "rejected")),
     OBJECTS: frozenset(("accepted", "rejected")),
+    PAIRS: frozenset(("proposed", "confirmed", "rejected")),
 }
 _COLUMNS: dict[str, frozenset[str]] = {
     BOXES: frozenset(("image", "kind", "status")),
     CAPTIONS: frozenset(("object", "status")),
     OBJECTS: frozenset(("object", "status")),
     DUPLICATES: frozenset(("status",)),
+    PAIRS: frozenset(("first", "second", "kind", "status")),
 }
 _OPEN: dict[str, tuple[frozenset[str], str]] = {
     BOXES: (
@@ -32,6 +35,7 @@ _OPEN: dict[str, tuple[frozenset[str], str]] = {
     ),
     CAPTIONS: (frozenset(("draft",)), "text queries are drafts that nobody has read"),
     DUPLICATES: (frozenset(("open",)), "pairs of near-duplicates are not decided"),
+    PAIRS: (frozenset(("proposed",)), "pairs of images that may be the same are not decided"),
 }
 _MOST_BYTES = 2**30  # of a table
 _SHOWN = 20  # findings of a kind that are named one by one
@@ -64,12 +68,15 @@ class Decisions:
     tables: tuple[Path, ...] = ()
 
 
-def find_decisions(root: Path, objects: set[str], *, allow_open: bool) -> tuple[Decisions, tuple[Finding, ...]]:
+def find_decisions(
+    root: Path, objects: set[str], images: set[str], *, allow_open: bool
+) -> tuple[Decisions, tuple[Finding, ...]]:
     """Read the tables of a set.
 
     Args:
         root: the set.
         objects: those that are to be published.
+        images: ids of their images.
         allow_open: open decisions are warnings and no errors.
     """
     severity: Severity = "warning" if allow_open else "error"
@@ -82,6 +89,15 @@ def find_decisions(root: Path, objects: set[str], *, allow_open: bool) -> tuple[
             still_open[what] = left
             where = str(root / BUILD / name)
             findings.append(Finding(severity, "decision-open", where, f"{left} {what}.", "Decide, or --allow-open."))
+    both = [row for row in tables[PAIRS] if row["status"] == "confirmed" and _both_there(row, images)]
+    if both:
+        what = "pairs of images are the same, as was confirmed, and both are in the set"
+        still_open[what] = len(both)
+        shown = f"{both[0]['first']} and {both[0]['second']}"
+        findings.append(Finding(severity, "duplicate-kept", shown, f"{len(both)} {what}.", "Take one of them out."))
+    if is_there(root / BUILD / UNFINISHED):
+        what, fix = "The anonymising of images was cut off.", "Run ilias build anonymise again."
+        findings.append(Finding("error", "anonymisation-unfinished", str(root / BUILD / UNFINISHED), what, fix))
     rejected = sorted({row["object"] for row in tables[OBJECTS] if row["status"] == "rejected"} & objects)
     if rejected:
         still_open["rejected objects are still among the objects"] = len(rejected)
@@ -109,6 +125,12 @@ def find_decisions(root: Path, objects: set[str], *, allow_open: bool) -> tuple[
         tables=tuple(path for name in _COLUMNS if is_there(path := root / BUILD / name)),
     )
     return decisions, tuple(findings)
+
+
+def _both_there(row: dict[str, str], images: set[str]) -> bool:
+    """Tell whether both images of a pair are in the set; views of one object for one use may look the same."""
+    distractor = row["kind"] == "distractor"  # those are not known by their ids here
+    return row["kind"] != "views" and row["first"] in images and (distractor or row["second"] in images)
 
 
 def _early(row: dict[str, str]) -> bool:
@@ -143,7 +165,9 @@ def _rows(text: str, path: Path, name: str, findings: list[Finding]) -> Iterator
         if not any(line):
             continue
         row = dict(zip(header, line, strict=False))
-        wrong = len(line) != len(header) or row["status"] not in _STATUSES.get(name, {row["status"]})
+        if "status" in row:
+            row["status"] = row["status"].strip().lower() or ("accepted" if name == OBJECTS else "")
+        wrong = len(line) != len(header) or row.get("status", "") not in _STATUSES.get(name, {row.get("status")})
         bad += wrong
         if wrong and bad <= _SHOWN:
             shown = ",".join(line)[:80]

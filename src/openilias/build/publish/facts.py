@@ -16,9 +16,11 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_json
 from openilias.data.taxonomy import UNASSIGNED
 
+_SETTINGS = "settings.json"  # of a step whose settings stand alone
 STEPS = ("ingest", "collect", "anonymise", "clutter", "caption", "mini")
 _PRIVATE_KEY = re.compile(
-    r"path|folder|dir|file|root|where|host|endpoint|url|address|token|secret|password|key|user|source|table|collector",
+    r"(^|_)(paths?|folders?|dirs?|files?|root|where|hosts?|endpoint|urls?|base|address|tokens?|secret|password|keys?|user|"
+    r"tables?|collector|agent)(_|$)",
     re.IGNORECASE,
 )
 _PRIVATE_VALUE = re.compile(r"^\s*([/~\\]|[A-Za-z]:[/\\]|file:|\.{1,2}/)|://")
@@ -176,9 +178,12 @@ def manifests_of(root: Path) -> tuple[Manifest, ...]:
                 value = read_json(path)
             except OpenIliasError:
                 continue  # a file of a step that is no manifest is no concern of ours
-            if not isinstance(value, dict) or not isinstance(value.get("made_from"), dict):
+            made_from = value.get("made_from") if isinstance(value, dict) else None
+            if made_from is None and path.name == _SETTINGS:
+                made_from = value
+            if not isinstance(made_from, dict):
                 continue
-            leaves = public_leaves(value["made_from"])
+            leaves = public_leaves(made_from)
             kind = str(value.get("kind") or path.stem)
             found.append(Manifest(step, kind, tuple(leaves[:_MOST_VALUES]), max(0, len(leaves) - _MOST_VALUES)))
     return tuple(found)

@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 ROWS_ENDING = ".parquet"
 ATTRIBUTION_COLUMNS = ("id", "licence", "licence_url", "author", "page_url", "url")
 _URLS = ("url", "licence_url", "page_url")
-_PUBLIC_URL = r"^https?://[^/?#@\s]+([/?#]\S*)?$"
+_PUBLIC_URL = r"^(\s*|https?://[^/?#@\s]+([/?#]\S*)?)$"
 _CONTROL = r"[\x00-\x1f\x7f]+"
 _FORMULA = r"^([=+\-@])"
 _YEAR = re.compile(r"(19|20)[0-9]{2}")
@@ -105,8 +105,8 @@ def facts_of_rows(path: Path, licence: str | None = None, only: frozenset[str] |
             stored[item] = (digest, size)
         if only is not None:
             here = here.filter(pc.is_in(here.column("id"), pa.array(sorted(only), pa.string())))
-        names = [blank(name) or licence or UNKNOWN for name in here.column("licence").to_pylist()]
-        licences.update(zip(names, (url or "" for url in here.column("licence_url").to_pylist()), strict=True))
+        names, urls = here.column("licence").to_pylist(), here.column("licence_url").to_pylist()
+        licences.update(licence_of(name, url, licence) for name, url in zip(names, urls, strict=True))
         cameras.update(blank(name) or "" for name in here.column("camera").to_pylist())
         dates = pc.utf8_slice_codeunits(pc.fill_null(here.column("taken"), ""), 0, 4)
         years.update(year if _YEAR.fullmatch(year) else "" for year in dates.to_pylist())
@@ -118,6 +118,12 @@ def facts_of_rows(path: Path, licence: str | None = None, only: frozenset[str] |
             bad += column.slice(0, _SHOWN).to_pylist()
     return RowFacts(stored, dict(statuses), dict(licences), dict(cameras), dict(years), tuple(bad[:_SHOWN]), bad_count,
                     tuple(twice), reencoded)  # fmt: skip
+
+
+def licence_of(name: str | None, url: str | None, default: str | None) -> tuple[str, str]:
+    """Return the licence of an image and its address: one that has an address is known by that."""
+    known, address = blank(name), blank(url) or ""
+    return known or address or default or UNKNOWN, address
 
 
 def blank(text: str | None) -> str | None:
@@ -180,8 +186,8 @@ def _cleaned(batch: pa.RecordBatch, licence: str | None) -> pa.RecordBatch:
     for name in PRIVATE:
         columns[name] = pa.nulls(batch.num_rows, pa.string())
     if licence is not None:
-        stated = pc.utf8_trim_whitespace(columns["licence"])
-        nothing = pc.fill_null(pc.equal(stated, ""), fill_value=True)
+        stated = [pc.utf8_trim_whitespace(columns[name]) for name in ("licence", "licence_url")]
+        nothing = pc.and_(*(pc.fill_null(pc.equal(one, ""), fill_value=True) for one in stated))
         columns["licence"] = pc.if_else(nothing, pa.scalar(licence), columns["licence"])
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
