@@ -228,10 +228,12 @@ def test_nothing_private_is_published(published: Published, whole_set: Path, tmp
 
 
 def test_settings_of_the_steps_without_places_and_keys() -> None:
-    leaves = public_leaves(
-        {"a": 1, "b": {"deep": [1, 2.5, None, True]}, "token": "x", "source_folder": "y", "api_keys": ["z"],
-         "profile": "kept", "c": "/x", "d": "C:\\x", "e": "~/x", "f": "see http://h/x", "g": ["ok", "../x"], "h": [{"i": "in a list"}], "j": "a/b"}
-    )  # fmt: skip
+    made_from = {
+        "a": 1, "b": {"deep": [1, 2.5, None, True]}, "token": "x", "source_folder": "y", "api_keys": ["z"],
+        "profile": "kept", "c": "/x", "d": "C:\\x", "e": "~/x", "f": "see http://h/x", "g": ["ok", "../x"],
+        "h": [{"i": "in a list"}], "j": "a/b",
+    }  # fmt: skip
+    leaves = public_leaves(made_from)
     assert leaves == [
         ("a", "1"),
         ("b.deep", "1, 2.5, none, yes"),
@@ -604,6 +606,23 @@ def test_a_set_that_changes_meanwhile(own: Path, out: Path, monkeypatch: pytest.
     with pytest.raises(OpenIliasError, match="changed since it was checked"):
         publish(own, out, SETTINGS, workers=1)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["core", "yfcc100m_0001"])
+def test_tables_that_change_meanwhile(own: Path, out: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    facts_of = publishing.facts_of
+
+    def change(*arguments: object) -> object:
+        _rows(name, author=CANARY)(own)
+        return facts_of(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publishing, "facts_of", change)
+    with pytest.raises(OpenIliasError, match="changed while they were published"):
+        publish(own, out, SETTINGS, workers=1)
+    assert not (out / "checksums.txt").exists()
+    monkeypatch.undo()
+    publish(own, out, SETTINGS, workers=1, overwrite=True)
+    assert not verify_published(out).findings
 
 
 def test_a_published_folder_is_verified(own: Path, out: Path) -> None:

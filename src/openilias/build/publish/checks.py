@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ import numpy as np
 from openilias.build.publish.core_files import CoreFacts, check_core_files, core_lost
 from openilias.build.publish.decisions import BUILD, Decisions, find_decisions
 from openilias.build.publish.settings import CheckSettings, PublishSettings
-from openilias.build.publish.shards import ShardFacts, ShardJob, check_shard, shard_lost, unknown_licences
-from openilias.build.stored import ROWS
+from openilias.build.publish.shards import ShardFacts, ShardJob, check_shard, shard_lost, state_of, unknown_licences
+from openilias.build.stored import CORE_ROWS, ROWS
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.executors import ordered_map
-from openilias.core.files import read_bytes
+from openilias.core.files import open_regular, sha256_of
 from openilias.core.findings import Finding, Severity
+from openilias.core.fingerprints import fingerprint_lines
 from openilias.core.ids import object_of
 from openilias.core.progress import progress
 from openilias.data.benchmark import Benchmark
@@ -33,6 +35,20 @@ _LONGEST_KEY = 255
 
 
 @dataclass(frozen=True)
+class MiniList:
+    """A list of some of the distractors: its file, how many ids it has, and the fingerprint of its lines."""
+
+    path: Path
+    count: int
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
 class Checked:
     """A set, and what was found of it.
 
@@ -41,7 +57,8 @@ class Checked:
         decisions: what people decided.
         core: the objects.
         shards: of distractors, by name.
-        minis: lists of distractors beside the official ones -> their keys, in order.
+        cameras: camera -> distractors; empty where it is not known.
+        minis: lists of some of the distractors.
         findings: all that is wrong; nothing is published while an error is among them.
     """
 
@@ -49,7 +66,8 @@ class Checked:
     decisions: Decisions
     core: CoreFacts
     shards: tuple[ShardFacts, ...]
-    minis: dict[str, tuple[str, ...]]
+    cameras: dict[str, int]
+    minis: tuple[MiniList, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -90,22 +108,15 @@ def check_files(root: Path, settings: PublishSettings, *, workers: int) -> Check
             quality=settings.quality,
         )
     findings += more
-    shards = _check_shards(benchmark, settings, workers)
+    shards, cameras = _check_shards(benchmark, settings, workers)
     findings += [finding for shard in shards for finding in shard.findings]
     minis, of_minis = _check_minis(benchmark)
-    checked = Checked(benchmark, decisions, core, shards, minis, (*findings, *of_minis))
+    checked = Checked(benchmark, decisions, core, shards, cameras, minis, (*findings, *of_minis))
     return _with(checked, _check_licences(checked, settings))
 
 
 def _with(checked: Checked, findings: list[Finding]) -> Checked:
-    return Checked(
-        checked.benchmark,
-        checked.decisions,
-        checked.core,
-        checked.shards,
-        checked.minis,
-        tuple(dict.fromkeys((*checked.findings, *findings))),
-    )
+    return replace(checked, findings=tuple(dict.fromkeys((*checked.findings, *findings))))
 
 
 def verified(checked: Checked, settings: CheckSettings, *, workers: int) -> Checked:
@@ -117,8 +128,23 @@ def verified(checked: Checked, settings: CheckSettings, *, workers: int) -> Chec
     return _with(checked, [one for one in outcome.findings if one.severity != "note"])
 
 
-def _check_shards(benchmark: Benchmark, settings: PublishSettings, workers: int) -> tuple[ShardFacts, ...]:
-    jobs = [
+def _check_shards(
+    benchmark: Benchmark, settings: PublishSettings, workers: int
+) -> tuple[tuple[ShardFacts, ...], dict[str, int]]:
+    """Look at all shards; their cameras are added up as they come, for a thousand shards name them all."""
+    jobs = _jobs(benchmark, settings)
+    found = []
+    cameras: Counter[str] = Counter()
+    with ordered_map(workers, lost=shard_lost, ahead=1) as run, progress("check", total=None, unit="images") as step:
+        for facts in run(check_shard, jobs):
+            cameras.update(facts.cameras)
+            found.append(replace(facts, cameras={}))
+            step(facts.images)
+    return tuple(found), dict(cameras)
+
+
+def _jobs(benchmark: Benchmark, settings: PublishSettings) -> list[ShardJob]:
+    return [
         ShardJob(
             tar=shard.tar,
             rows=benchmark.root / ROWS / f"{shard.name.removesuffix('.tar')}.parquet",
@@ -129,12 +155,25 @@ def _check_shards(benchmark: Benchmark, settings: PublishSettings, workers: int)
         for shard in benchmark.distractor_shards
         if shard.tar is not None
     ]
-    found = []
-    with ordered_map(workers, lost=shard_lost, ahead=1) as run, progress("check", total=None, unit="images") as step:
-        for facts in run(check_shard, jobs):
-            found.append(facts)
-            step(facts.images)
-    return tuple(found)
+
+
+def refuse_changes(checked: Checked, settings: PublishSettings) -> None:
+    """Look at sizes and times once more: what is published must be what was checked.
+
+    Raises:
+        OpenIliasError: a shard or a table is another one by now.
+    """
+    changed = [
+        job.tar
+        for job, facts in zip(_jobs(checked.benchmark, settings), checked.shards, strict=True)
+        if not job.tar.exists() or state_of(job) != facts.state
+    ]
+    core = checked.root / ROWS / CORE_ROWS
+    if (sha256_of(core) if core.is_file() else "") != checked.core.rows_sha256:
+        changed.append(core)
+    if changed:
+        what = f"{len(changed)} shards or tables changed while they were published."
+        raise OpenIliasError(what, where=changed[0], fix="Run the same command again, with --overwrite.")
 
 
 def _check_shard_names(benchmark: Benchmark) -> Iterator[Finding]:
@@ -167,29 +206,40 @@ def _check_licences(checked: Checked, settings: PublishSettings) -> list[Finding
     return found
 
 
-def _check_minis(benchmark: Benchmark) -> tuple[dict[str, tuple[str, ...]], list[Finding]]:
-    """Read the lists of some of the distractors, and look for their ids among all."""
-    minis: dict[str, tuple[str, ...]] = {}
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the ids of a list, one by one.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        for line in file:
+            if item := line.decode("utf-8").strip():
+                yield item
+
+
+def _check_minis(benchmark: Benchmark) -> tuple[tuple[MiniList, ...], list[Finding]]:
+    """Count the lists of some of the distractors, and look for their ids among all."""
+    minis: list[MiniList] = []
     findings: list[Finding] = []
     for path in sorted((benchmark.root / LISTS).glob("mini*_ids.txt")):
         try:
-            lines = [line.strip() for line in read_bytes(path).decode("utf-8").split("\n")]
+            count = sum(1 for _ in lines_of(path))
+            minis.append(MiniList(path, count, fingerprint_lines(lines_of(path))))
+            if path.name != MINI:  # verification looks at that one
+                findings += _check_mini(benchmark, path)
         except (OSError, ValueError) as error:
             findings.append(Finding("error", "list-unreadable", str(path), f"This list cannot be read: {error}."))
-            continue
-        minis[path.name] = tuple(line for line in lines if line)
-    for name, keys in minis.items():
-        if name != MINI:  # verification looks at that one
-            findings += _check_mini(benchmark, benchmark.root / LISTS / name, keys)
-    return minis, findings
+    return tuple(minis), findings
 
 
-def _check_mini(benchmark: Benchmark, path: Path, listed: tuple[str, ...]) -> Iterator[Finding]:
-    good = [key.encode() for key in listed if len(key.encode()) <= _LONGEST_KEY]
+def _check_mini(benchmark: Benchmark, path: Path) -> Iterator[Finding]:
+    encoded = (key.encode() for key in lines_of(path))
+    good = [key for key in encoded if len(key) <= _LONGEST_KEY]
     keys, counts = np.unique(np.array(good, np.bytes_), return_counts=True)
-    if len(good) < len(listed) or (counts > 1).any():
-        what = f"{len(listed) - len(good) + int((counts > 1).sum())} ids of this list stand twice or are too long."
-        yield Finding("error", "id-duplicate", str(path), what)
+    wrong = sum(1 for _ in lines_of(path)) - len(good) + int((counts > 1).sum())
+    if wrong:
+        yield Finding("error", "id-duplicate", str(path), f"{wrong} ids of this list stand twice or are too long.")
     found = np.zeros(len(keys), bool)
     for shard in benchmark.distractor_shards if len(keys) else ():
         if shard.tar is None:

@@ -110,7 +110,7 @@ def facts_of(checked: Checked, settings: PublishSettings) -> Facts:
     names = benchmark.relevance.keys()
     coarse = Counter(benchmark.taxonomy.coarse(name) or UNASSIGNED for name in names) if names else Counter[str]()
     known = [benchmark.attributes[item] for item in benchmark.positives]
-    distractor_cameras = _summed(shard.cameras for shard in checked.shards)
+    distractor_cameras = checked.cameras
     return Facts(
         objects=len(names),
         image_queries=len(benchmark.image_queries),
@@ -135,7 +135,7 @@ def facts_of(checked: Checked, settings: PublishSettings) -> Facts:
         with_boxes=sum(bool(benchmark.boxes(item)) for item in benchmark.positives),
         with_coverage=sum(one.coverage is not None for one in known),
         with_clutter=sum(one.clutter is not None for one in known),
-        minis=tuple((name, len(keys)) for name, keys in sorted(checked.minis.items())),
+        minis=tuple((one.name, one.count) for one in checked.minis),
         reencoded=checked.core.rows.reencoded + sum(shard.reencoded for shard in checked.shards),
         decisions=checked.decisions,
         manifests=manifests_of(checked.root),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from openilias.build.publish.checks import STATE, Checked
+from openilias.build.publish.checks import STATE, Checked, MiniList, lines_of
 from openilias.build.publish.outputs import Done, Output
 from openilias.core.errors import OpenIliasError
 from openilias.core.ids import object_of
@@ -26,7 +27,7 @@ def write_lists(checked: Checked, output: Output) -> list[Done]:
         _write(output, POSITIVES, _attributes(benchmark)),
         output.write(f"{LISTS}/{DISTRACTORS}", lambda path: _write_distractors(checked, path)),
     ]
-    done += [_write(output, name, iter(keys)) for name, keys in sorted(checked.minis.items())]
+    done += [output.write(f"{LISTS}/{one.name}", partial(_write_mini, one)) for one in checked.minis]
     if benchmark.taxonomy.nodes:
         done.append(output.write_text(TAXONOMY, _taxonomy(benchmark)))
     return done
@@ -34,6 +35,12 @@ def write_lists(checked: Checked, output: Output) -> list[Done]:
 
 def _write(output: Output, name: str, lines: Iterator[str]) -> Done:
     return output.write_text(f"{LISTS}/{name}", "".join(f"{line}\n" for line in lines))
+
+
+def _write_mini(mini: MiniList, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        for item in lines_of(mini.path):
+            out.write(f"{item}\n")
 
 
 def _attributes(benchmark: Benchmark) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from openilias.build.publish.browse import pages_of, write_page
-from openilias.build.publish.checks import Checked, check_files, verified
+from openilias.build.publish.checks import Checked, check_files, refuse_changes, verified
 from openilias.build.publish.core_files import write_core_tar
 from openilias.build.publish.croissant import croissant
 from openilias.build.publish.datasheet import ANSWERS, Datasheet, licences_text, make_datasheet, read_answers
@@ -191,7 +191,7 @@ def _contents(checked: Checked, answers: dict[str, str]) -> dict[str, Any]:
         "core": core.fingerprint,
         "tars": fingerprint_lines(f"{one.name} {one.sha256}" for one in checked.shards),
         "rows": fingerprint_lines([core.rows_sha256, *(one.rows for one in checked.shards)]),
-        "minis": fingerprint({name: fingerprint_lines(keys) for name, keys in checked.minis.items()}),
+        "minis": fingerprint({one.name: one.fingerprint for one in checked.minis}),
         "decisions": fingerprint_lines(sha256_of(path) for path in checked.decisions.tables),
         "manifests": fingerprint_lines(map(repr, manifests_of(checked.root))),
         "answers": fingerprint(answers),
@@ -261,6 +261,7 @@ def _write(
         listed = sorted([*files, *shards], key=lambda done: done.name)
         text = croissant(facts, settings, listed, description=answers.get("purpose"))
         files.append(output.write_text(CROISSANT, text))
+    refuse_changes(checked, settings)
     _finish(output, settings, [*files, *shards])
     return sheet
 

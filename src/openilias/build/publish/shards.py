@@ -117,7 +117,7 @@ class Named:
 def check_shard(job: ShardJob) -> ShardFacts:
     """Look at a shard, or read what was found of this very file and its table before."""
     try:
-        state = _state(job)
+        state = state_of(job)
     except OSError as error:
         return _unreadable(job, OpenIliasError(f"This shard cannot be read: {error.strerror}.", where=job.tar))
     kept = _read(job, state)
@@ -142,7 +142,7 @@ def _unreadable(job: ShardJob, error: OpenIliasError) -> ShardFacts:
     return ShardFacts(job.tar.name, findings=(finding,))
 
 
-def _state(job: ShardJob) -> str:
+def state_of(job: ShardJob) -> str:
     """Return what changes when a shard or its table does; not the time of the inode, which a hard link changes."""
     states: list[Any] = [_VERSION, job.longest, job.quality]
     for path in (job.tar, job.rows):
