@@ -14,7 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
+from openilias.build.publish.publishing import publish
+from openilias.build.publish.settings import PublishSettings
 from openilias.data import read_ilias
+from publish_world import make_set
 from site_world import make_site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -221,3 +224,28 @@ def enlarge(path: Path, *, runs: int, objects: int, queries: int) -> None:
     data["ap"] = [[drawn.randrange(1001) for _ in range(queries)] for _ in range(runs)]
     data["pairs"] = []
     path.write_text(f"window.ILIAS={json.dumps(data)};\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pages_of_a_published_set(
+    browser: Any, tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, size: str
+) -> None:
+    folder = tmp_path_factory.mktemp("published")
+    settings = PublishSettings(name="tiny", version="1.0")
+    publish(make_set(folder / "set", tiny_root), folder / "out", settings, workers=1)
+    made = Tab(browser, folder / "out" / "browse" / "index.html", size, dark=size == "phone")
+    page = made.page
+    page.goto(f"file://{made.site}")
+    page.locator("main li a").nth(2).click()
+    page.wait_for_selector("main section:target h2")
+    shots = page.locator("main section:target .shot img").all()
+    assert len(shots) >= 3
+    assert all(made.width_of(image) > 50 for image in shots)
+    for name in ("All objects", "Distractors"):
+        page.get_by_role("link", name=name).first.click()
+    assert page.locator("main .shot").count() == 14
+    for target in sorted((folder / "out" / "browse").iterdir()):
+        page.goto(f"file://{target}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    made.context.close()
+    assert not made.problems

@@ -829,6 +829,10 @@ def test_lists_of_checksums() -> None:
     assert parse_checksums(text, "http://h/d", where="w") == {"ilias_core.tar": a, "yfcc100m/x.tar": b.lower()}
     assert parse_checksums(f"{a}  http://h/d/x\n", "http://h/d", where="w") == {"x": a}
     assert parse_checksums(f"{a}  http://h/ilias_data/../../x\n", "http://h", where="w") == {}
+    moved = (
+        f"{a}  https://own.org/v1/ilias_core.tar\n{b}  https://own.org/v1/rows/core.parquet\n{a}  https://else.org/x\n"
+    )
+    assert parse_checksums(moved, "http://h", where="w") == {"ilias_core.tar": a, "rows/core.parquet": b.lower()}
     with pytest.raises(OpenIliasError, match="Expected"):
         parse_checksums("<html>\n", "http://h", where="w")
     with pytest.raises(OpenIliasError, match="Two different"):
@@ -842,6 +846,8 @@ def test_ranges_of_shards() -> None:
             parse_shards(bad)
     listed = [f"yfcc100m/yfcc100m_{n:04d}.tar" for n in (3, 1, 2)]
     assert choose_shards(listed, (range(2, 4), range(2, 3)), where="w") == [listed[2], listed[0]]
+    several = ["yfcc100m/own_0001.tar", *listed]
+    assert choose_shards(several, (range(1, 2),), where="w") == [several[0], listed[1]]
     for wanted in ((range(1, 10),), (range(999_999_999),)):
         with pytest.raises(OpenIliasError, match="These shards are not listed"):
             choose_shards(listed, wanted, where="w")
@@ -975,6 +981,20 @@ def claiming(size: int) -> bytes:
     return tar_with()[:1024] + info.tobuf() + bytes(1024)
 
 
+def pax_of(headers: dict[str, str]) -> bytes:
+    """A tar whose last member has records of pax."""
+    records = b"".join(_record(key, value) for key, value in headers.items())
+    extension, member = special("p", tarfile.XHDTYPE), special("ilias_core/x", tarfile.REGTYPE)
+    extension.size = len(records)
+    return tar_with()[:1024] + extension.tobuf() + records.ljust(512, b"\0") + member.tobuf() + bytes(1024)
+
+
+def _record(key: str, value: str) -> bytes:
+    rest = f" {key}={value}\n"
+    length = next(n for n in range(4, 99) if n == len(str(n)) + len(rest))
+    return f"{length}{rest}".encode()
+
+
 HOSTILE = {
     "traversal": (tar_with(special("ilias_core/../../evil", tarfile.REGTYPE)), "points outside"),
     "an absolute path": (tar_with(special("/tmp/evil", tarfile.REGTYPE)), "points outside"),
@@ -989,6 +1009,19 @@ HOSTILE = {
     "a file and a folder": (tar_with(special("ilias_core/bird_000", tarfile.REGTYPE)), "a file and a folder"),
     "a control character": (tar_with(special("ilias_core/a\x1b[31m", tarfile.REGTYPE)), "not plain text"),
     "a deep folder": (tar_with(special("a/" * 40 + "b", tarfile.REGTYPE)), "too long"),
+    "names that differ in case": (tar_with(special("ilias_core/bird_000/pos/p.JPG", tarfile.REGTYPE)), "only in case"),
+    "a folder that differs in case": (tar_with(special("ilias_core/Bird_000/query/Q.jpg", tarfile.REGTYPE)), "in case"),
+    "letters in two forms": (
+        tar_with(*(special(f"ilias_core/{name}", tarfile.REGTYPE) for name in ("caf\u00e9", "cafe\u0301"))),
+        "how letters are composed",
+    ),
+    "a dot in the path": (tar_with(special("ilias_core/./x", tarfile.REGTYPE)), "not plain text"),
+    "an empty part": (tar_with(special("ilias_core//x", tarfile.REGTYPE)), "not plain text"),
+    "a name that turns text around": (tar_with(special("ilias_core/\u202egpj.x", tarfile.REGTYPE)), "not plain text"),
+    "a sparse file of pax": (pax_of({"GNU.sparse.major": "1", "GNU.sparse.realsize": "1" + 12 * "0"}), "sparse file"),
+    "a path of pax": (pax_of({"path": "../evil"}), "points outside"),
+    "a size of pax": (pax_of({"size": "1" + 12 * "0"}), "truncated within"),
+    "a negative size": (claiming(-1), "negative size"),
     "a bomb that claims": (claiming(2**40), "truncated within"),
     "a bomb that is packed": (gzip.compress(bytes(10_000_000)), "compressed with gzip"),
     "a tar that is cut": (PUBLISHED["ilias_core.tar"][:9000], "truncated"),

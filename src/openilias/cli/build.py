@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openilias.cli import build_mini
+from openilias.cli import build_mini, build_publish
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
@@ -16,9 +16,6 @@ app = typer.Typer(help="Make test sets.", no_args_is_help=True)
 @app.callback()
 def _group() -> None:
     """Make test sets."""
-
-
-build_mini.register(app)
 
 
 def _knob(text: str, *, panel: str = "How hard the positives are: a number, or LOW:HIGH") -> typer.models.OptionInfo:
@@ -118,3 +115,7 @@ def sheet(
         image = object_sheet(made, rows=rows, columns=columns, height=height, boxes=boxes)
     write_sheet(image, out)
     say(f"{out}: {image.width} x {image.height} pixels")
+
+
+for step in (build_mini, build_publish):
+    step.register(app)

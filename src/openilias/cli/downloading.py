@@ -26,7 +26,7 @@ def download(
         list[str] | None,
         typer.Argument(
             metavar="[WHAT]...",
-            help="core, ids, mini, shards, features, similarities, layers; by default core and ids.",
+            help="core, ids, mini, shards, features, similarities, layers, about; by default core and ids.",
             show_default=False,
         ),
     ] = None,

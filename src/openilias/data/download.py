@@ -130,7 +130,7 @@ def download(
     Args:
         out: folder to fill, in the layout that everything here reads.
         what: ``core`` (the objects, unpacked), ``ids``, ``mini``, ``shards``, ``features``, ``similarities``,
-            ``layers``.
+            ``layers``, ``about`` (rows, licences and datasheet of a set of `ilias build publish`).
         source: ``portal``, ``mirror``, or the URL of a folder that is laid out as the portal is.
         shards: numbers of the shards, ``0-9,20``; all by default.
         only: pattern of the names of features, similarities and layers.

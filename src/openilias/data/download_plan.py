@@ -16,6 +16,7 @@ from openilias.data.http import Client, RequestError
 from openilias.data.ilias import CHECKSUMS, LISTS
 from openilias.data.listings import files_of_folder, files_of_hub
 from openilias.data.published_places import (
+    ABOUT_FOLDERS,
     CORE,
     CORE_TAR,
     FILES,
@@ -25,6 +26,7 @@ from openilias.data.published_places import (
     PublishedFile,
     Source,
     What,
+    also_listed,
     choose_shards,
     parse_checksums,
 )
@@ -130,15 +132,27 @@ async def _of_portal(client: Client, source: Source, wanted: Wanted, checksums: 
             listed = await files_of_folder(client, source, FOLDERS[what])
             files += _chosen(listed, wanted, FOLDERS[what], source)
             continue
-        paths = FILES.get(what) or choose_shards(list(checksums), wanted.shards, where=source.url(CHECKSUMS))
+        paths = _paths(what, checksums, list(checksums), wanted, where=source.url(CHECKSUMS))
         files += [PublishedFile(path, source.url(path)) for path in paths]
     return [replace(file, sha256=checksums.get(file.path)) for file in files]
 
 
+def _paths(what: What, checksums: dict[str, str], listed: list[str], wanted: Wanted, *, where: str) -> list[str]:
+    """Return the paths of a kind of files that lie at known places, or that a list of checksums names."""
+    if what == "shards":
+        return choose_shards(listed, wanted.shards, where=where)
+    paths = [*FILES.get(what, ()), *also_listed(what, checksums)]
+    if not paths:
+        fix = "Only sets that were published with ilias build publish have them."
+        raise OpenIliasError("No rows, licences or datasheet are listed there.", where=where, fix=fix)
+    return paths
+
+
 async def _of_hub(client: Client, source: Source, wanted: Wanted, checksums: dict[str, str]) -> list[PublishedFile]:
-    needed = {"core": "", "ids": LISTS, "mini": LISTS, "shards": SHARDS} | FOLDERS
+    needed: dict[str, tuple[str, ...]] = {"core": ("",), "ids": (LISTS,), "mini": (LISTS,), "shards": (SHARDS,)}
+    needed |= {"about": ("", *ABOUT_FOLDERS)} | {what: (folder,) for what, folder in FOLDERS.items()}
     there: dict[str, PublishedFile] = {}
-    for folder in dict.fromkeys(needed[what] for what in wanted.whats):
+    for folder in dict.fromkeys(folder for what in wanted.whats for folder in needed[what]):
         listed = await files_of_hub(client, source, folder, recursive=bool(folder))
         there |= {file.path: file for file in listed}
     files: list[PublishedFile] = []
@@ -148,7 +162,7 @@ async def _of_hub(client: Client, source: Source, wanted: Wanted, checksums: dic
             below = [file for path, file in there.items() if path.startswith(f"{FOLDERS[what]}/")]
             files += _chosen(below, wanted, FOLDERS[what], source)
             continue
-        paths = FILES.get(what) or choose_shards(list(checksums or there), wanted.shards, where=source.base)
+        paths = _paths(what, checksums, list(checksums or there), wanted, where=source.base)
         files += [there[path] for path in paths if path in there]
         missing += [path for path in paths if path not in there]
     if missing:

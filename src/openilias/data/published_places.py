@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 from urllib.parse import quote, urlsplit
@@ -14,7 +15,7 @@ from openilias.data.ilias import DISTRACTORS, IMAGE_QUERIES, LISTS, MINI, POSITI
 PORTAL = "https://vrg.fel.cvut.cz/ilias_data"
 MIRROR = "https://huggingface.co/datasets/vrg-prague/ilias"
 
-What = Literal["core", "ids", "mini", "shards", "features", "similarities", "layers"]
+What = Literal["core", "ids", "mini", "shards", "features", "similarities", "layers", "about"]
 WHATS: tuple[What, ...] = get_args(What)
 USUAL: tuple[What, ...] = ("core", "ids")
 CORE_TAR = "ilias_core.tar"
@@ -26,7 +27,14 @@ FILES: dict[What, tuple[str, ...]] = {
     "mini": (f"{LISTS}/{MINI}",),
 }
 FOLDERS: dict[What, str] = {"features": "features", "similarities": "similarities", "layers": "lin_adapt_layers"}
-_SHARD = re.compile(rf"{SHARDS}/yfcc100m_(\d{{4,9}})\.tar")
+TAXONOMY = "taxonomy.json"
+ATTRIBUTION, LICENCES, DATASHEET, CROISSANT = "attribution.csv.gz", "LICENSES.md", "DATASHEET.md", "croissant.json"
+DOCUMENTS = (ATTRIBUTION, LICENCES, DATASHEET, CROISSANT)
+ROWS, BROWSE = "rows", "browse"
+ABOUT_FOLDERS = (ROWS, BROWSE)
+"""What `ilias build publish` adds to the official layout; a place has it if its list of checksums names it."""
+_SHARD = re.compile(rf"{SHARDS}/[^/]+_(\d{{4,9}})\.tar")
+_MINI_LIST = re.compile(rf"{LISTS}/mini[^/]*_ids\.txt")
 _HUB = re.compile(r"/datasets/[^/]+/[^/]+")
 _LIST_OF_FILES = "ilias_data/"
 
@@ -125,55 +133,62 @@ def choose_shards(listed: list[str], wanted: tuple[range, ...] | None, *, where:
     Raises:
         OpenIliasError: the list has no shards at all, or not all that are asked for.
     """
-    shards = {number: path for path in listed if (number := shard_number(path)) is not None}
+    shards: dict[int, list[str]] = {}  # sets of several sources have several of one number
+    for path in sorted(listed):
+        if (number := shard_number(path)) is not None:
+            shards.setdefault(number, []).append(path)
     if not shards:
         raise OpenIliasError("No shards are listed there.", where=where, fix="Use --source portal.")
     if wanted is None:
-        return [shards[number] for number in sorted(shards)]
+        return [path for number in sorted(shards) for path in shards[number]]
     # A range of a billion is not gone through.
     chosen = sorted(number for number in shards if any(number in numbers for numbers in wanted))
     asked = sum(map(len, wanted))
     missing = [number for numbers in wanted for number in numbers if number not in shards] if asked < 1e6 else []
     if missing or asked >= 1e6:
-        shown = first_few([f"yfcc100m_{number:04d}.tar" for number in missing]) if missing else "most of them"
+        first = next(iter(shards.values()))[0].rpartition("/")[2]
+        named = [re.sub(r"\d+\.tar$", f"{number:04d}.tar", first) for number in missing]
+        shown = first_few(named) if named else "most of them"
         fix = f"The shards are {min(shards)} to {max(shards)}."
         raise OpenIliasError(f"These shards are not listed: {shown}.", where=where, fix=fix)
-    return [shards[number] for number in chosen]
+    return [path for number in chosen for path in shards[number]]
 
 
 def parse_checksums(text: str, base: str, *, where: str) -> dict[str, str]:
     """Read ``<sha256>  <url>`` lines: path below the root of the data -> digest.
 
-    The URLs are those of the portal, wherever the list lies. Those of other places, and not below ``base``, are left
-    out.
+    The URLs are those of the place that the list was made for, wherever it lies now: of the portal, or of wherever
+    ``ilias_core.tar`` is. Those of other places, and not below ``base``, are left out.
 
     Raises:
         OpenIliasError: a line is something else, or contradicts another.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        digest, _, target = line.strip().partition(" ")
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    cores = (line for _, line in lines if line.endswith(f"/{CORE_TAR}") and "://" in line)
+    bases = [base, *(line.partition(" ")[2].strip().removesuffix(f"/{CORE_TAR}") for line in cores)]
+    for number, line in lines:
+        digest, _, target = line.partition(" ")
         digest, target = digest.lower(), target.strip()
         if not target or re.fullmatch(r"[0-9a-f]{64}", digest) is None:
             raise OpenIliasError(
-                f"Expected '<sha256>  <url>', found {line.strip()[:80]!r}.",
+                f"Expected '<sha256>  <url>', found {line[:80]!r}.",
                 where=f"{where}, line {number}",
                 fix="This is no list of checksums: is it the right place, and not a page of a proxy?",
             )
-        path = _below(target, base)
+        path = _below(target, bases)
         if path is not None and found.setdefault(path, digest) != digest:
             what = f"Two different checksums are stated of {path}."
             raise OpenIliasError(what, where=f"{where}, line {number}", fix="Report it to those who publish it.")
     return found
 
 
-def _below(target: str, base: str) -> str | None:
-    if _LIST_OF_FILES in target:
+def _below(target: str, bases: list[str]) -> str | None:
+    below = next((base for base in bases if target.startswith(f"{base}/")), None)
+    if below is not None:
+        path = target.removeprefix(f"{below}/")
+    elif _LIST_OF_FILES in target:
         path = target.partition(_LIST_OF_FILES)[2]
-    elif target.startswith(f"{base}/"):
-        path = target.removeprefix(f"{base}/")
     elif "://" in target:
         return None
     else:
@@ -199,5 +214,19 @@ def what_of(path: str) -> What | None:
             return what
     if shard_number(path) is not None:
         return "shards"
-    top = path.partition("/")[0]
+    if path == TAXONOMY:
+        return "core"
+    if _MINI_LIST.fullmatch(path):
+        return "mini"
+    top, inner, _ = path.partition("/")
+    if path in DOCUMENTS or (top in ABOUT_FOLDERS and inner):
+        return "about"
     return next((what for what, folder in FOLDERS.items() if folder == top and "/" in path), None)
+
+
+def also_listed(what: What, listed: Iterable[str]) -> list[str]:
+    """Return what a list of checksums names of a kind beside the files that every place has."""
+    usual = FILES.get(what, ())
+    return sorted(
+        path for path in listed if what_of(path) == what and path not in usual and not path.startswith(f"{CORE}/")
+    )

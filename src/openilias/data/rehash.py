@@ -16,11 +16,14 @@ from openilias.data.download import MEMBERS, Downloaded, FileOutcome, Status, wa
 from openilias.data.download_plan import Wanted
 from openilias.data.ilias import CHECKSUMS, LISTS
 from openilias.data.published_places import (
+    ABOUT_FOLDERS,
     CORE,
     CORE_TAR,
+    DOCUMENTS,
     FOLDERS,
     PORTAL,
     SHARDS,
+    TAXONOMY,
     WHATS,
     is_plain,
     parse_checksums,
@@ -80,9 +83,8 @@ def _checksums(out: Path) -> dict[str, str]:
 
 def _paths(out: Path) -> Iterator[str]:
     """Yield the files that a download brings, as far as they are here."""
-    if (out / CORE_TAR).is_file():
-        yield CORE_TAR
-    for top in (LISTS, SHARDS, *FOLDERS.values()):
+    yield from (name for name in (CORE_TAR, TAXONOMY, *DOCUMENTS) if (out / name).is_file())
+    for top in (LISTS, SHARDS, *ABOUT_FOLDERS, *FOLDERS.values()):
         for path in sorted((out / top).rglob("*")):
             name = path.relative_to(out).as_posix()
             if path.is_file() and is_plain(name) and what_of(name) is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,26 @@ def read_members(tar: Path) -> list[Header]:
         raise OpenIliasError(f"This tar cannot be read: {error.strerror}.", where=tar) from None
     folders |= {parent for name in files for parent in _parents(name)}
     wrong += [f"{name!r}: it is a file and a folder" for name in sorted(folders & files.keys())]
+    wrong += [f"{one!r} and {other!r} {ALIKE}" for one, other in alike(folders | files.keys())]
     if wrong or not files:
         reasons = first_few(wrong) if wrong else "it has no files"
         raise OpenIliasError(f"This tar is refused: {reasons}.", where=tar, fix=_REFUSED)
     return list(files.values())
+
+
+ALIKE = "differ only in case or in how letters are composed, and would be one on some disks"
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of different names that are the same on disks that ignore case or the form of Unicode."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in sorted(set(names)):
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+        first = seen.setdefault(key, name)
+        if first != name:
+            pairs.append((first, name))
+    return pairs
 
 
 def _refusal(found: Header, name: str) -> str | None:
