@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from openilias.cli import build_collect, build_taxonomy
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
@@ -15,6 +16,10 @@ app = typer.Typer(help="Make test sets.", no_args_is_help=True)
 @app.callback()
 def _group() -> None:
     """Make test sets."""
+
+
+build_collect.register(app)
+build_taxonomy.register(app)
 
 
 def _knob(text: str, *, panel: str = "How hard the positives are: a number, or LOW:HIGH") -> typer.models.OptionInfo:
