@@ -177,9 +177,15 @@ def _objects_alike(nodes: Nodes) -> Iterator[tuple[str, list[str]]]:
     yield from ((names[0], names[1:]) for names in spelt.values() if len(names) > 1)
 
 
-def csv_of(nodes: Nodes) -> bytes:
-    """Return a taxonomy as CSV ``object,coarse,mid,fine``; what is not assigned is empty."""
-    return table_bytes(HEADER, ([name, *(_shown(part) for part in node)] for name, node in nodes.items()))
+def csv_of(nodes: Nodes, unplaced: Iterable[str] = ()) -> bytes:
+    """Return a taxonomy as CSV ``object,coarse,mid,fine``; mid and fine are empty where they are not assigned.
+
+    Args:
+        nodes: object -> its place.
+        unplaced: objects that have none; they come last, with three empty fields.
+    """
+    rows = [[name, coarse, _shown(mid), _shown(fine)] for name, (coarse, mid, fine) in nodes.items()]
+    return table_bytes(HEADER, rows + [[name, "", "", ""] for name in unplaced])
 
 
 def _shown(part: str) -> str:
@@ -222,6 +228,8 @@ def node_of(coarse: str, mid: str = "", fine: str = "", *, where: str | None = N
     Raises:
         OpenIliasError: a name cannot be one, there is no coarse one, or a level is passed over.
     """
+    if not coarse.strip():
+        raise OpenIliasError("There is no coarse category.", where=where, fix="Give one; mid and fine may be empty.")
     names = [name.strip() or UNASSIGNED for name in (coarse, mid, fine)]
     for name in names:
         if not name.isprintable() or "/" in name or len(name) > _LONGEST:

@@ -109,15 +109,14 @@ def export(where: Where, out: Annotated[Path, typer.Argument(help="Table to writ
     from openilias.build.taxonomy_tools import csv_of, find_place, read_or_none
     from openilias.core.errors import OpenIliasError
     from openilias.core.files import write_bytes
-    from openilias.data.taxonomy import UNASSIGNED
 
     place = find_place(where, new=True)
     taxonomy = read_or_none(place.file)
     if taxonomy is None and place.objects is None:
         raise OpenIliasError("There is no such taxonomy.", where=place.file, fix="Give a set, or its taxonomy.json.")
-    nodes: dict[str, Node] = dict(taxonomy.nodes) if taxonomy else {}
+    nodes: Nodes = {} if taxonomy is None else taxonomy.nodes
     left = sorted((place.objects or frozenset()) - nodes.keys())
-    write_bytes(out, csv_of(nodes | dict.fromkeys(left, (UNASSIGNED, UNASSIGNED, UNASSIGNED))))
+    write_bytes(out, csv_of(nodes, left))
     say(f"{out}: {len(nodes) + len(left):,} objects, {len(left):,} of them without a place")
 
 

@@ -2,7 +2,7 @@
 
 The rule: the picture is made 32 pixels long, so that fine texture (asphalt, cloth) and blur vanish and things stay;
 of all pairs of neighbouring pixels outside the boxes, the share that differs by more than 32 of 255 in a channel is
-the clutter of the background; above 0.085 it is not clean. ``docs/collect.md`` says how well that does.
+the clutter of the background; above 0.1 it is not clean. ``docs/collect.md`` says how well that does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import Image
 
 from openilias.images.boxes import Box
 
-SIDE, STEP, THRESHOLD = 32, 32, 0.085
+SIDE, STEP, THRESHOLD = 32, 32, 0.1
 _FEWEST = 20  # pairs from which a share can be told
 _MARGIN = 8  # without boxes an eighth of the picture along each side is taken for background
 

@@ -11,7 +11,7 @@ from openilias.build.collect.cameras import read_models
 from openilias.build.collect.finishing import SETTINGS, Checks, Work, finish, old_rows, rejected_of
 from openilias.build.collect.inputs import Inputs, Request, read_inputs, refuse_all
 from openilias.build.collect.layout import objects_folder
-from openilias.build.collect.pairs import PAIRS, read_decisions
+from openilias.build.collect.pairs import PAIRS, read_pairs
 from openilias.build.collect.report import Report, as_json, ordered
 from openilias.build.collect.state import COLLECT, CORE, States
 from openilias.build.collect.writing import Change, Decision, decide
@@ -112,7 +112,7 @@ def _remove_empty(out: Path) -> None:
 
 def _prepare(request: Request, out: Path, *, remove: bool, overwrite: bool, workers: int, keep: bool) -> Work:
     """Read everything and decide what is done; nothing is changed but what is known of files."""
-    read_decisions(out / COLLECT / PAIRS)  # a mistake in it is told before the work
+    read_pairs(out / COLLECT / PAIRS)  # a mistake in it is told before the work
     _check_settings(request, out, overwrite=overwrite)
     inputs = read_inputs(request, out, workers=workers, keep=keep)
     states = States(out)

@@ -11,13 +11,14 @@ import numpy as np
 from openilias.build.collect.alike import alike_pairs
 from openilias.build.collect.cameras import CAMERAS, HEADER, camera_table, check_cameras
 from openilias.build.collect.csv_tables import table_bytes
-from openilias.build.collect.evidence import OBJECTS, ObjectRecord, objects_bytes
+from openilias.build.collect.evidence import OBJECTS, ObjectRecord
 from openilias.build.collect.inputs import Inputs, Request
 from openilias.build.collect.lists import details_of, row_of, taxonomy_of, write_lists
 from openilias.build.collect.making import Made, make
-from openilias.build.collect.near import near_among, near_distractors
+from openilias.build.collect.near import MOST, near_among, near_distractors
 from openilias.build.collect.numbers import IDS
-from openilias.build.collect.pairs import PAIRS, Pair, check_pairs, decided, pair_of, pairs_bytes, read_decisions
+from openilias.build.collect.pairs import PAIRS, By, Pair, check_pairs, decided, pair_of, pairs_bytes, read_pairs
+from openilias.build.collect.records import write_records
 from openilias.build.collect.report import PAGE, REPORT, Report, as_json, check_backgrounds, ordered, page
 from openilias.build.collect.sheets import write_pairs, write_rejected
 from openilias.build.collect.state import COLLECT, CORE, ImageState, States
@@ -97,7 +98,7 @@ def finish(work: Work, checks: Checks, models: Mapping[str, tuple[str, str]], wo
     out, inputs = work.out, work.inputs
     state = out / COLLECT
     _write_if_new(state / IDS, inputs.numbers.as_csv())
-    _write_if_new(state / OBJECTS, objects_bytes(inputs.records.values()))
+    write_records(state, inputs.records, set(inputs.edited))
     _drawrejected_of(work)
     if not inputs.plans:
         raise OpenIliasError(
@@ -207,20 +208,23 @@ def _write_taxonomy(work: Work, objects: set[str]) -> None:
 def _pairs(out: Path, rows: Sequence[StoredImage], checks: Checks, workers: int) -> tuple[Pair, ...]:
     ids = [row.id for row in rows]
     hashes = np.array([row.hash or 0 for row in rows], np.uint64)
-    found = [
-        pair_of(ids[pair.first], ids[pair.second], "hash", pair.distance)
-        for pair in near_among(hashes, checks.distance)
-    ]
+    found: list[Pair] = []
+    for pair in near_among(hashes, checks.distance):
+        found.append(pair_of(ids[pair.first], ids[pair.second], "hash", pair.distance))
+        if len(found) > MOST:
+            what = f"More than {MOST:,} pairs of images of the core look alike."
+            raise OpenIliasError(what, where=out, fix="Give a smaller --distance.")
     kept = out / COLLECT / "near"
     for first, item, bits in near_distractors(out, hashes, checks.distractor_distance, kept=kept, workers=workers):
         found.append(pair_of(ids[first], item, "hash", bits))
+    here = set(ids)
     if checks.descriptors:
-        here = set(ids)
         for one, two, score in alike_pairs(checks.descriptors, checks.similarity):
-            pair = pair_of(one, two, "descriptor", score)
-            if one in here and (pair.kind == "distractor" or two in here):
-                found.append(pair)
-    return decided(found, read_decisions(out / COLLECT / PAIRS))
+            alike = pair_of(one, two, "descriptor", score)
+            if one in here and (alike.kind == "distractor" or two in here):
+                found.append(alike)
+    compared: set[By] = {"hash", "descriptor"} if checks.descriptors else {"hash"}
+    return decided(found, read_pairs(out / COLLECT / PAIRS), here, by=compared)
 
 
 def _report(

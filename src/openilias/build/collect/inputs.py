@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
-from typing import Literal
 
-from openilias.build.collect.evidence import (
-    CUT_OFF,
-    OBJECTS,
-    ObjectRecord,
-    day_of,
-    judged,
-    named,
-    read_objects,
-)
+from openilias.build.collect.evidence import OBJECTS, ObjectRecord
 from openilias.build.collect.images_table import scan_with_table
 from openilias.build.collect.layout import Scan, check_complete
 from openilias.build.collect.looks import look_at
 from openilias.build.collect.making import Look
 from openilias.build.collect.numbers import IDS, Numbers, assign, read_numbers
 from openilias.build.collect.plan import BoxSource, ObjectPlan, marks_of, plan_objects
+from openilias.build.collect.records import CutOff, find_records
 from openilias.build.collect.state import COLLECT
 from openilias.build.collect.values import Details
 from openilias.build.normalise import NormaliseSettings
 from openilias.core.errors import OpenIliasError
 from openilias.core.findings import Finding
-
-CutOff = date | Literal["none"] | None
-"""A day; ``none`` for no rule; None for what ``objects.csv`` says, or else the paper's."""
 
 _SHOWN = 12  # errors named at once
 
@@ -66,6 +54,7 @@ class Inputs:
         scan: the collector's folder.
         numbers: ids, those that are new among them.
         records: id -> line of ``objects.csv``, of all objects, judged.
+        edited: ids of the lines of the set's own table that a person wrote.
         plans: the accepted objects.
         findings: warnings and notes.
     """
@@ -73,6 +62,7 @@ class Inputs:
     scan: Scan
     numbers: Numbers
     records: dict[str, ObjectRecord]
+    edited: frozenset[str]
     plans: tuple[ObjectPlan, ...]
     findings: tuple[Finding, ...]
 
@@ -112,7 +102,11 @@ def read_inputs(request: Request, out: Path, *, workers: int, keep: bool) -> Inp
     scan = scan_with_table(request.folder, request.images)
     refuse_all(scan.findings)
     numbers = assign(scan.objects, read_numbers(state / IDS))
-    records, findings = _records(request, state, scan, numbers)
+    here = {numbers.objects[one.name] for one in scan.objects}
+    own = request.folder / OBJECTS
+    records, edited, findings = find_records(
+        state, request.objects, own if own.is_file() else None, numbers.objects, here, request.cut_off
+    )
     refuse_all(findings)
     rejected = {name for name, item in numbers.objects.items() if records[item].status == "rejected"}
     check_complete(scan, rejected)
@@ -126,40 +120,4 @@ def read_inputs(request: Request, out: Path, *, workers: int, keep: bool) -> Inp
     plans, wrong = plan_objects(accepted, numbers, looks, marks, request.settings)
     findings += wrong
     refuse_all(findings)
-    return Inputs(scan, numbers, records, plans, (*scan.findings, *findings))
-
-
-def _records(
-    request: Request, state: Path, scan: Scan, numbers: Numbers
-) -> tuple[dict[str, ObjectRecord], list[Finding]]:
-    """Return the lines of all objects: of the table that is given, else of the set's, else of the folder's.
-
-    A line of the set in which the rule rejects an object gives way to what the folder says.
-    """
-    found: dict[str, ObjectRecord] = {}
-    findings: list[Finding] = []
-    own = request.folder / OBJECTS
-    layers = [own if request.objects is None and own.is_file() else None, state / OBJECTS, request.objects]
-    for place, path in enumerate(layers):
-        if path is None or (place == 1 and not path.exists()):
-            continue
-        some, wrong = named(read_objects(path), numbers.objects)
-        findings += wrong
-        found |= {item: one for item, one in some.items() if place != 1 or not one.by_rule or item not in found}
-    here = {numbers.objects[one.name] for one in scan.objects}
-    judged_ones = {}
-    for item in sorted(numbers.objects.values()):
-        record = found.get(item, ObjectRecord(item))
-        judged_ones[item] = judged(record, _cut_off(request.cut_off, record)) if item in here else record
-    for item in sorted(here):
-        if judged_ones[item].by_rule:
-            what = f"It is left out: {judged_ones[item].reason.partition(': ')[2]}."
-            fix = f"Write evidence and first_public into {OBJECTS}."
-            findings.append(Finding("warning", "evidence", item, what, fix))
-    return judged_ones, findings
-
-
-def _cut_off(asked: CutOff, record: ObjectRecord) -> date | None:
-    if isinstance(asked, date):
-        return asked
-    return None if asked == "none" else day_of(record.cut_off) or CUT_OFF
+    return Inputs(scan, numbers, records, frozenset(edited), plans, (*scan.findings, *findings))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -60,34 +61,52 @@ def pair_of(first: str, second: str, by: By, value: float) -> Pair:
     return Pair(first, second, by, value, kind)
 
 
-def read_decisions(path: Path) -> dict[tuple[str, str], Status]:
-    """Read what a person made of the pairs.
+def read_pairs(path: Path) -> tuple[Pair, ...]:
+    """Read the pairs and what a person made of them; none if there is no such file.
 
     Raises:
-        OpenIliasError: it is no such table, a status is none, or a pair has two that differ.
+        OpenIliasError: it is no such table, a value or a status is none, or a pair is both confirmed and rejected.
     """
-    found: dict[tuple[str, str], Status] = {}
-    if not path.exists():
-        return found
-    known = {name: name for name in get_args(Status)}
-    for line in read_table(path, required=HEADER):
-        status = known.get(line.values["status"].lower())
-        pair = line.values["first"], line.values["second"]
-        if status is None:
-            what = f"The status must be proposed, confirmed or rejected, not {line.values['status']!r}."
+    found: list[Pair] = []
+    decisions: dict[tuple[str, str], str] = {}
+    statuses, means = {name: name for name in get_args(Status)}, {name: name for name in get_args(By)}
+    for line in read_table(path, required=HEADER) if path.exists() else ():
+        values = line.values
+        status, by = statuses.get(values["status"].lower()), means.get(values["by"])
+        try:
+            value = float(values["value"])
+        except ValueError:
+            value = math.nan
+        if status is None or by is None or not math.isfinite(value) or not (values["first"] and values["second"]):
+            what = f"The status must be proposed, confirmed or rejected, not {values['status']!r}."
+            what = what if status is None else "This is no pair of images."
             raise OpenIliasError(what, where=line.where, fix="Correct it.")
-        if found.get(pair, status) != status and "proposed" not in (status, found[pair]):
+        pair = replace(pair_of(values["first"], values["second"], by, value), status=status)
+        key = pair.first, pair.second
+        if status != "proposed" and decisions.setdefault(key, status) != status:
             raise OpenIliasError("This pair is both confirmed and rejected.", where=line.where, fix="Correct it.")
-        if status != "proposed" or pair not in found:
-            found[pair] = status
-    return found
+        found.append(pair)
+    return tuple(found)
 
 
-def decided(pairs: Iterable[Pair], decisions: Mapping[tuple[str, str], Status]) -> tuple[Pair, ...]:
-    """Return pairs with what a person made of them, those that weigh most first."""
+def decided(pairs: Iterable[Pair], before: Iterable[Pair], core: set[str], *, by: set[By]) -> tuple[Pair, ...]:
+    """Return pairs with what a person made of them, those that weigh most first.
+
+    Args:
+        pairs: that were found now.
+        before: of the last time. What a person decided stays, and so does what was not looked for now.
+        core: ids of the images of the core; pairs of others are gone.
+        by: what was compared now.
+    """
+    found = {(pair.first, pair.second, pair.by): pair for pair in pairs}
+    known = [one for one in before if one.first in core and (one.second in core or one.kind == "distractor")]
+    decisions = {(one.first, one.second): one.status for one in known if one.status != "proposed"}
+    for one in known:
+        if one.status != "proposed" or one.by not in by:
+            found.setdefault((one.first, one.second, one.by), one)
     order = list(get_args(Kind))
-    known = (replace(pair, status=decisions.get((pair.first, pair.second), "proposed")) for pair in pairs)
-    return tuple(sorted(known, key=lambda one: (order.index(one.kind), one.by, _far(one), one.first, one.second)))
+    judged = (replace(pair, status=decisions.get((pair.first, pair.second), "proposed")) for pair in found.values())
+    return tuple(sorted(judged, key=lambda one: (order.index(one.kind), one.by, _far(one), one.first, one.second)))
 
 
 def _far(pair: Pair) -> float:

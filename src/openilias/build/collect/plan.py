@@ -141,7 +141,7 @@ def _own(marked: Marked, name: str, names: Mapping[str, str], findings: list[Fin
         label = slug(mark.label or "")
         if label in names and names[label] != name:
             what = f"This box is of another object, {names[label]!r}, and is left out."
-            findings.append(Finding("note", "box-of-another", mark.where, what))
+            findings.append(Finding("warning", "box-of-another", mark.where, what))
         else:
             kept.append(mark)
     return replace(marked, marks=tuple(kept))
