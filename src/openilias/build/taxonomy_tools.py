@@ -232,7 +232,7 @@ def node_of(coarse: str, mid: str = "", fine: str = "", *, where: str | None = N
         raise OpenIliasError("There is no coarse category.", where=where, fix="Give one; mid and fine may be empty.")
     names = [name.strip() or UNASSIGNED for name in (coarse, mid, fine)]
     for name in names:
-        if not name.isprintable() or "/" in name or len(name) > _LONGEST:
+        if not name.isprintable() or len(name) > _LONGEST:
             raise OpenIliasError(f"This cannot be the name of a category: {name[:60]!r}.", where=where)
     if names[1] == UNASSIGNED and names[2] != UNASSIGNED:
         what = f"{names[2]!r} is a fine category below no mid one."
@@ -246,16 +246,19 @@ def assign(nodes: Nodes, name: str, node: Node) -> dict[str, Node]:
 
 
 def _parse(nodes: Nodes, path: str) -> tuple[str, ...]:
-    parts = tuple(path.split("/"))
-    if not 1 <= len(parts) <= 3 or not any(node[: len(parts)] == parts for node in nodes.values()):
-        known = sorted("/".join(one) for one in sizes(nodes) if len(one) == len(parts))
+    """Return the category that ``coarse/mid/fine`` names; names may hold a slash themselves, as ILIAS has one."""
+    meant = [one for one in sizes(nodes) if "/".join(one) == path]
+    if len(meant) > 1:
+        raise OpenIliasError(f"{path!r} may be any of {len(meant)} categories.", fix="Edit the taxonomy as a table.")
+    if not meant:
+        known = sorted("/".join(one) for one in sizes(nodes) if len(one) == path.count("/") + 1)
         fix = (
             f"On this level there are: {first_few(known, most=12)}."
             if known
             else "Give coarse, coarse/mid or .../fine."
         )
         raise OpenIliasError(f"There is no category {path!r}.", fix=fix)
-    return parts
+    return meant[0]
 
 
 def rename(nodes: Nodes, path: str, name: str) -> dict[str, Node]:
