@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tests.faulty_server import Fault, FaultyServer, endless, garbage, resets, says, serves, stalls, truncates
 
 from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.build.tables.yfcc import hash_of, medium_url, s3_url
-from tests.faulty_server import FaultyServer, Fault, endless, garbage, resets, says, serves, stalls, truncates
 
 FLICKR, S3 = "https://live.staticflickr.com", "https://multimedia-commons.s3-us-west-2.amazonaws.com"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -11,17 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
+from fake_endpoint import FakeEndpoint
 
 from conftest import Outcome
-from fake_endpoint import FakeEndpoint
 from faulty_server import FaultyServer
-from openilias.build.conformity import conforms
-from openilias.build.stored import STORED, read_rows, rows_file
-from openilias.data import read_ilias
-from openilias.images.tars import TarReader, index_tar
-from raw_material import FLICKR, S3, Raw, make_raw
+from raw_material import FLICKR, S3, Raw
 
 Ilias = Callable[..., Outcome]
 

@@ -1,0 +1,1 @@
+"""Boxes from the tools that people draw them with."""
