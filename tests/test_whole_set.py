@@ -29,7 +29,8 @@ def ingest_arguments(raw: Raw, server: FaultyServer, out: Path, workers: int) ->
     rewrites = [word for place, name in places.items() for word in ("--rewrite", f"{place}={server.base}/{name}")]
     return [
         "build", "ingest", str(raw.metadata), "--out", str(out), *rewrites, "--allow-host", "127.0.0.1",
-        "--per-shard", "25", "--workers", str(workers), "--rate", "0", "--stall", "0.5", "--retries", "3", "--most-mb", "4",
+        "--per-shard", "25", "--workers", str(workers), "--rate", "0", "--stall", "0.5", "--retries", "3",
+        "--most-mb", "4",
     ]  # fmt: skip
 
 

@@ -95,8 +95,7 @@ def differences(comparison: Comparison, corrected_for: int | None = None) -> Exh
     )
     notes = (
         f"better, worse, same: {unit} with a higher, lower, equal AP; gain, loss each: their mean difference.",
-        f"p: paired permutation test over objects; Holm: corrected for {corrected_for or len(rows)} pairs. effect: mean "
-        "difference of an "
+        f"p: paired permutation test over objects; Holm: corrected for {corrected_for or len(rows)} pairs.",
         "effect: mean difference of an object over the standard deviation of these.",
         "carried by: the least number of objects without which there is no difference left.",
     )
