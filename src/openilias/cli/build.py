@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from openilias.cli import build_anonymise, build_clutter
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
+build_anonymise.register(app)
+build_clutter.register(app)
 
 
 @app.callback()
