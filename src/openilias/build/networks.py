@@ -34,11 +34,11 @@ def load_network(automatic: str, processor: str, argument: str, device: str) -> 
     Raises:
         OpenIliasError: it cannot be loaded.
     """
-    import transformers
-
     model, revision = revision_in(argument)
     if model.startswith(("/", ".")) and not Path(model).is_dir():
         raise OpenIliasError("There is no such folder.", where=model, fix="Give a folder, or OWNER/NAME of the hub.")
+    import transformers
+
     try:
         with quiet():
             load = getattr(transformers, automatic).from_pretrained

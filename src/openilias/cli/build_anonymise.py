@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from openilias.cli.options import Json, Processes, device_of, emit, refuse, say
+from openilias.cli.options import Json, Processes, device_of, emit, numbers_of, refuse, say
 
 if TYPE_CHECKING:
     from openilias.build.anonymise import Applied, Mark
@@ -49,6 +49,9 @@ def find(
     neighbours: Annotated[
         int | None, typer.Option(min=1, help="Of haar: windows that must agree; fewer find more, right and wrong.")
     ] = None,
+    angles: Annotated[
+        str, typer.Option(metavar="A,A,...", help="Of haar: turn pictures by these degrees too, as in 30,-30.")
+    ] = "0",
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Of the other detectors: least score; their own by default.")
     ] = None,
@@ -67,6 +70,7 @@ def find(
         plates=_detectors(plates, "--plates"),
         least=least,
         neighbours=neighbours,
+        angles=numbers_of(angles, "--angles", int),
         threshold=threshold,
         device=device_of(device),
     )

@@ -232,8 +232,10 @@ def _refuse_all(check: Callable[[str], None], items: Iterable[str]) -> None:
 
 @contextmanager
 def _changing(place: Place, act: str) -> Iterator[None]:
-    """Leave a sign while images are being changed: it stays if the run is cut off."""
-    remove_temporaries(place.folder)
+    """Leave a sign while images are being changed: it stays if the run is cut off, and the next one cleans up."""
+    others = (place.core, place.root / ROWS) if place.unfinished.exists() else ()
+    for folder in (place.folder, *others):  # what was left there may show faces
+        remove_temporaries(folder)
     write_json(place.unfinished, {"act": act})
     yield
     place.unfinished.unlink()

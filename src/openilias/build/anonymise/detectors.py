@@ -51,6 +51,7 @@ class DetectorSpec:
             ``owl:MODEL[@REVISION][#TEXT,...]``; a model is a name of the hub or a folder.
         least: smallest side of a box, in pixels.
         neighbours: of ``haar``: how many windows must agree.
+        angles: of ``haar``: degrees by which the picture is turned too, to find what is not upright.
         threshold: of the others: least score; None is the detector's own.
         device: of networks.
     """
@@ -59,6 +60,7 @@ class DetectorSpec:
     name: str
     least: int = 20
     neighbours: int | None = None
+    angles: tuple[int, ...] = ()
     threshold: float | None = None
     device: str = "cpu"
 

@@ -49,6 +49,7 @@ class FindSettings(BaseModel, frozen=True, extra="forbid"):
         plates: detectors of licence plates.
         least: smallest side of a box, in pixels.
         neighbours: of ``haar``: how many windows must agree; fewer find more, also of what is none.
+        angles: of ``haar``: degrees by which pictures are turned too; it knows what is upright within 20 or so.
         threshold: of the other detectors: least score; None is their own.
         device: on which networks compute; no result may depend on it.
     """
@@ -57,6 +58,7 @@ class FindSettings(BaseModel, frozen=True, extra="forbid"):
     plates: tuple[str, ...] = ("haar",)
     least: Annotated[int, Field(ge=8, le=10_000)] = 20
     neighbours: Annotated[int, Field(ge=1, le=1000)] | None = None
+    angles: tuple[Annotated[int, Field(ge=-180, le=180)], ...] = ()
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     device: str = "cpu"
 
@@ -65,7 +67,7 @@ class FindSettings(BaseModel, frozen=True, extra="forbid"):
         pairs: tuple[tuple[Sought, tuple[str, ...]], ...] = (("face", self.faces), ("plate", self.plates))
         named = dict.fromkeys((sought, name) for sought, names in pairs for name in names)
         return tuple(
-            DetectorSpec(sought, name, self.least, self.neighbours, self.threshold, self.device)
+            DetectorSpec(sought, name, self.least, self.neighbours, self.angles, self.threshold, self.device)
             for sought, name in named
         )
 
