@@ -40,6 +40,7 @@ class Record:
         cut: what was cut out of the original; None if it is not cropped.
         object_boxes: the text of the object boxes that belongs to the cut.
         reencoded: what the table said of the original.
+        earlier_boxes: texts of object boxes that belonged to earlier cuts; they may still be in place.
         version: of what makes the pixels.
     """
 
@@ -52,6 +53,7 @@ class Record:
     cut: Box | None
     object_boxes: str | None
     reencoded: bool | None
+    earlier_boxes: tuple[str, ...] = ()
     version: int = ALGORITHM_VERSION
 
     @property
@@ -74,6 +76,7 @@ def read_record(place: Place, item: str) -> Record | None:
         value["boxes"] = tuple(Box(*map(int, box)) for box in value["boxes"])
         value["cut"] = None if value["cut"] is None else Box(*map(int, value["cut"]))
         value["results"] = tuple(map(str, value["results"]))
+        value["earlier_boxes"] = tuple(map(str, value["earlier_boxes"]))
         return Record(**value)
     except (KeyError, TypeError, ValueError) as error:
         raise OpenIliasError(
@@ -177,8 +180,8 @@ def check_unchanged(place: Place, item: str) -> None:
         )
     saved, boxes = place.original_boxes(item), box_file(place.image(item))
     if saved.is_file() and record is not None:
-        texts = (read_bytes(saved), (record.object_boxes or "").encode())
-        if not boxes.is_file() or read_bytes(boxes) not in texts:
+        ours = [text.encode() for text in (*record.earlier_boxes, record.object_boxes) if text is not None]
+        if not boxes.is_file() or read_bytes(boxes) not in (read_bytes(saved), *ours):
             raise OpenIliasError(
                 "The boxes of the object were changed after the image was cropped.",
                 where=boxes,
@@ -210,15 +213,20 @@ def make_change(place: Place, item: str, record: Record) -> None:
     saved, boxes = place.original_boxes(item), box_file(image)
     if record.object_boxes is not None and not saved.is_file():
         write_bytes(saved, read_bytes(boxes))
-    before = read_record(place, item)
-    digest = hashlib.sha256(result).hexdigest()
-    results = tuple(one for one in (before.results if before else ()) if one != digest)
-    write_json(place.record(item), asdict(record) | {"results": [*results, digest]})
+    write_json(place.record(item), _history(read_record(place, item), record, hashlib.sha256(result).hexdigest()))
     write_bytes(image, result)
     if record.object_boxes is not None:
         write_bytes(boxes, record.object_boxes.encode())
     else:
         _put_back_boxes(place, item)
+
+
+def _history(before: Record | None, record: Record, digest: str) -> dict[str, Any]:
+    """Return a record that knows all that it may still find in the place of the image and its object boxes."""
+    results = [one for one in (before.results if before else ()) if one != digest]
+    texts = [*before.earlier_boxes, before.object_boxes] if before else []
+    earlier = [text for text in dict.fromkeys(texts) if text is not None and text != record.object_boxes]
+    return asdict(record) | {"results": [*results, digest], "earlier_boxes": earlier}
 
 
 def _result(data: bytes, item: str, record: Record) -> bytes:
