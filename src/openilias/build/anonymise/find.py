@@ -167,7 +167,7 @@ def _search(
 def _look(job: tuple[str, Path, tuple[DetectorSpec, ...]]) -> tuple[str, list[list[Any]]]:
     """Return the boxes of an image: kind, four numbers, score, source."""
     item, path, specs = job
-    picture = np.asarray(decode(Item(item, path).read(), where=item))
+    picture = np.array(decode(Item(item, path).read(), where=item))
     rows: list[list[Any]] = []
     with one_thread_per_worker():
         for spec in specs:

@@ -185,7 +185,7 @@ def _count(jobs: list[_Job], kept: Kept, workers: int) -> tuple[dict[str, tuple[
 
 
 def _measure(job: _Job) -> tuple[str, float, int]:
-    picture = np.asarray(decode(Item(job.item, job.path).read(), where=job.item))
+    picture = np.array(decode(Item(job.item, job.path).read(), where=job.item))
     height, width = picture.shape[:2]
     with one_thread_per_worker():
         segments = load_segmenter(job.settings.segmenter).segments(picture)

@@ -42,8 +42,8 @@ class SegmenterSpec(BaseModel, frozen=True, extra="forbid"):
 
     method: Method = "felzenszwalb"
     working_size: Annotated[int, Field(ge=32, le=4096)] = 320
-    scale: Annotated[float, Field(gt=0)] = 200.0
-    sigma: Annotated[float, Field(ge=0)] = 0.8
+    scale: Annotated[float, Field(gt=0, le=1e6)] = 200.0
+    sigma: Annotated[float, Field(ge=0, le=100)] = 0.8
     least_area: Annotated[int, Field(ge=1)] = 100
     model: str | None = None
     points: Annotated[int, Field(ge=1, le=256)] = 32
