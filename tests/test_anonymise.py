@@ -559,6 +559,16 @@ def test_what_is_not_as_sets_store_it_becomes_so(made: Path) -> None:
     assert np.abs(new - upright)[y : y + height, x : x + width].mean() > 15
 
 
+def test_a_set_without_a_table_of_rows_is_changed_too(made: Path) -> None:
+    shutil.rmtree(made / "rows")
+    with_marks(made, mark())
+    assert apply_marks(made).without_row == ()
+    assert not (made / "rows").exists()
+    write_rows(rows_file(made, "core"), [StoredImage(IMAGES[1], "stored")])
+    with_marks(made, mark(), mark(IMAGES[3]))
+    assert apply_marks(made).without_row == (IMAGES[0], IMAGES[3])
+
+
 def test_settings_change_the_outcome(made: Path) -> None:
     with_marks(made, mark(), mark(IMAGES[1], status="proposed"))
     outcomes = {}
@@ -762,5 +772,11 @@ def test_the_way_through_the_command(made: Path, ilias: Callable[..., Outcome], 
         told = ilias("build", "anonymise", *arguments)
         assert told.code == 2
         assert "Traceback" not in told.err
+    told = ilias("build", "anonymise", "find", made, "--angles", "a,b")
+    assert told.code == 2
+    with_marks(made, mark(IMAGES[1], OBJECT))
+    told = ilias("build", "anonymise", "apply", made, "--how", "crop", "--image", IMAGES[1])
+    assert told.code == 2
+    assert "cutting into the boxes" in told.err
     none = ("--faces", "none", "--plates", "none")
     assert "nothing to look for" in ilias("build", "anonymise", "find", made, *none).err

@@ -19,6 +19,7 @@ from openilias.build.clutter import ClutterSettings, Felzenszwalb, SegmenterSpec
 from openilias.build.clutter import measure as measuring
 from openilias.build.clutter.counts import inside_boxes
 from openilias.build.clutter.draw import edges_of
+from openilias.build.kept import kept_results
 from openilias.core.errors import OpenIliasError
 from openilias.core.shards import Share
 from openilias.data import Benchmark, read_ilias
@@ -230,6 +231,32 @@ def test_ids_of_the_old_list_stay_and_lists_are_replaced_whole(made: Path) -> No
     done = measure_clutter(made, QUICK, workers=1)
     assert list(done.values) == list(listed[:-1])
     assert ",0.5,7" not in positives(made).read_text()
+
+
+def test_kept_results_are_those_of_one_way_and_have_one_writer(tmp_path: Path) -> None:
+    with kept_results(tmp_path, "aa") as kept:
+        kept.put("x", [1, 2.5])
+        with (
+            pytest.raises(OpenIliasError, match="Another process"),
+            kept_results(tmp_path, "aa"),
+        ):
+            pass
+        with kept_results(tmp_path, "aa", part=".1-of-2") as other:
+            assert other["x"] == [1, 2.5]
+            other.put("y", None)
+    with kept_results(tmp_path, "bb") as apart:
+        assert "x" not in apart
+    file = tmp_path / "aa.jsonl"
+    file.write_bytes(file.read_bytes() + b'["z",')
+    with kept_results(tmp_path, "aa") as kept:
+        assert "x" in kept
+        assert "y" in kept
+        assert "z" not in kept
+        kept.put("z", 3)
+    assert file.read_bytes() == b'["x",[1,2.5]]\n["z",3]\n'
+    file.write_bytes(b"[1,2,3]\n")
+    with pytest.raises(OpenIliasError, match="damaged"), kept_results(tmp_path, "aa"):
+        pass
 
 
 # ---- pictures

@@ -72,7 +72,7 @@ def find(
         neighbours=neighbours,
         angles=numbers_of(angles, "--angles", int),
         threshold=threshold,
-        device=device_of(device),
+        device=device if device == "cpu" else device_of(device),
     )
     found = find_marks(root, settings, workers=workers)
     result = found.as_json()

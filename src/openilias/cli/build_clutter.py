@@ -76,7 +76,7 @@ def clutter(
         least_stability=least_stability,
         nms=nms,
         batch=batch,
-        device=device_of(device),
+        device=device if device == "cpu" else device_of(device),
     )
     settings = ClutterSettings(segmenter=spec, most_inside=most_inside, without_boxes=without_boxes)
     part = Share() if shard is None else parse_share(shard)
