@@ -20,7 +20,7 @@ from openilias.build.clutter import SegmenterSpec
 from openilias.build.clutter.segmenters import load_segmenter
 from openilias.core.errors import OpenIliasError
 from openilias.images.boxes import Box
-from test_anonymise import IMAGES, make_set
+from people_world import IMAGES, make_set
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
 MODELS = ("yolos", "owl", "sam", "sam2")
