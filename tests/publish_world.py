@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from openilias.build.anonymise import ApplySettings, FindSettings, apply_marks, find_marks
 from openilias.build.normalise import Normalised, NormaliseSettings, normalise
 from openilias.build.stored import StoredImage, rows_file, write_rows
 from openilias.data import read_ilias
@@ -80,15 +81,14 @@ def all_distractors(root: Path) -> list[str]:
 def make_private(root: Path) -> None:
     build = root / "build"
     names = sorted(path.name for path in (root / "ilias_core").iterdir())
-    for step in ("ingest", "collect", "anonymise/originals", "caption", "clutter", "mini"):
+    for step in ("ingest", "collect", "caption", "clutter", "mini"):
         (build / step).mkdir(parents=True)
     image = sorted((root / "ilias_core").rglob("P*.jpg"))[0]
     item = image.relative_to(root / "ilias_core").as_posix()
-    original = build / "anonymise" / "originals" / item
-    original.parent.mkdir(parents=True)
-    original.write_bytes(jpeg((200, 10, 10)) + CANARY.encode())
+    find_marks(root, FindSettings(faces=()), workers=1)
     write(build / "anonymise" / "boxes.csv", "image,kind,x,y,width,height,score,source,status",
-          f"{item},face,1,2,3,4,0.9,{CANARY},applied", f"{item},plate,1,2,3,4,0.9,{CANARY},rejected")  # fmt: skip
+          f"{item},face,11,12,33,34,0.9,{CANARY},confirmed", f"{item},plate,1,2,3,4,0.9,{CANARY},rejected")  # fmt: skip
+    apply_marks(root, ApplySettings())
     write(build / "collect" / "objects.csv", "object,status,reason,collector,evidence,first_public,cut_off,category",
           *(f"{name},accepted,,{CANARY},https://{CANARY}.example,2019-01-02,2014-05-01,x" for name in names),
           f"{CANARY}_900,rejected,{CANARY} a copy,{CANARY},{CANARY},2010-01-01,2014-05-01,x")  # fmt: skip

@@ -220,7 +220,8 @@ def test_nothing_private_is_published(published: Published, whole_set: Path, tmp
             assert word not in data, (name, word)
     for original in (whole_set / "build" / "anonymise" / "originals").rglob("*.jpg"):
         picture = original.read_bytes()
-        assert not [name for name, data in everything.items() if picture[:200] in data]
+        middle = picture[len(picture) // 2 :][:200]  # behind the tables, which all have in common
+        assert not [name for name, data in everything.items() if middle in data]
     datasheet = everything["DATASHEET.md"].decode()
     assert "| model | some-vlm |" in datasheet
     assert "| nested.quality | 90 |" in datasheet
@@ -256,6 +257,10 @@ def _exif(root: Path) -> None:
     exif[0x0110] = CANARY
     Image.open(image_of(root)).save(buffer, "JPEG", quality=90, subsampling=0, exif=exif)
     image_of(root).write_bytes(buffer.getvalue())
+
+
+def _remove(folder: str) -> Callable[[Path], None]:
+    return lambda root: shutil.rmtree(root / folder)
 
 
 def _undo(root: Path) -> None:
@@ -365,6 +370,8 @@ HARMS: dict[str, tuple[Callable[[Path], None], str]] = {
         "decision-open",
     ),
     "a pair that is the same": (lambda root: _pair(root, "objects"), "duplicate-kept"),
+    "a set that nobody has looked at": (_remove("build/anonymise"), "faces-open"),
+    "an image that nobody has looked at": (_plain_jpeg, "faces-open"),
     "an anonymisation that was cut off": (_text("build/anonymise/unfinished.json", "{}"), "anonymisation-unfinished"),
     "a side file": (lambda root: _repack(root, lambda m: [*m, ("x.json", b"{}")]), "shard-side-files"),
     "a member that is no image": (lambda root: _repack(root, lambda m: [*m, ("x.png", b"1")]), "shard-member"),

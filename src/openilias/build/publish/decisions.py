@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from openilias.build.anonymise import open_decisions
+from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import is_there, read_bytes
 from openilias.core.findings import Finding, Severity
 
@@ -98,6 +100,11 @@ def find_decisions(
     if is_there(root / BUILD / UNFINISHED):
         what, fix = "The anonymising of images was cut off.", "Run ilias build anonymise again."
         findings.append(Finding("error", "anonymisation-unfinished", str(root / BUILD / UNFINISHED), what, fix))
+    for what, named in _not_looked_at(root, images):
+        still_open[what] = len(named) or 1
+        shown = f"{len(named)} {what}: {first_few(named)}." if named else f"{what.capitalize()}."
+        where, fix = str(root / BUILD / "anonymise"), "ilias build anonymise find, review, apply; or --allow-open."
+        findings.append(Finding(severity, "faces-open", where, shown, fix))
     rejected = sorted({row["object"] for row in tables[OBJECTS] if row["status"] == "rejected"} & objects)
     if rejected:
         still_open["rejected objects are still among the objects"] = len(rejected)
@@ -125,6 +132,21 @@ def find_decisions(
         tables=tuple(path for name in _COLUMNS if is_there(path := root / BUILD / name)),
     )
     return decisions, tuple(findings)
+
+
+def _not_looked_at(root: Path, images: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what is open about faces and licence plates besides boxes, and the images that it is open for."""
+    try:
+        left = open_decisions(root)
+    except OpenIliasError:  # the table of boxes is malformed, which is a finding of its own
+        return
+    if not left.looked:
+        yield "nobody has looked for faces and licence plates", []
+    elif left.unseen:
+        yield "images were not looked at for faces and licence plates, or changed since", list(left.unseen)
+    bare = [item for item in left.bare if item in images]  # an object may have left the set
+    if bare:
+        yield "images are not what anonymising made of them", bare
 
 
 def _both_there(row: dict[str, str], images: set[str]) -> bool:
