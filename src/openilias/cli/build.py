@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from openilias.cli import build_caption
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
+build_caption.register(app)
 
 
 @app.callback()
