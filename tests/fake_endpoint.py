@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,11 +16,12 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came: the path, the headers in small letters, the body as JSON."""
+    """A request as it came: the path, the headers in small letters, the body as JSON, and when (monotonic)."""
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    at: float
 
     @property
     def words(self) -> str | None:
@@ -97,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.path, headers, json.loads(data))
+        request = Request(self.path, headers, json.loads(data), time.monotonic())
         answer = self.endpoint.take(request)
         try:
             if self.path != "/v1/chat/completions":

@@ -91,7 +91,7 @@ def apply_captions(root: Path, *, overwrite: bool = False) -> Applied:
         write_json(place.applied, _without(ours, plan))
     return Applied(
         written=tuple(plan.write),
-        same=plan.same,
+        same=tuple(plan.same),
         removed=plan.remove,
         by_hand=plan.by_hand,
         drafts=tuple(sorted(name for name, caption in captions.items() if caption.status == "draft")),
@@ -102,7 +102,7 @@ def apply_captions(root: Path, *, overwrite: bool = False) -> Applied:
 @dataclass(frozen=True)
 class _Plan:
     write: dict[str, bytes]
-    same: tuple[str, ...]
+    same: dict[str, str]
     remove: tuple[str, ...]
     by_hand: tuple[str, ...]
 
@@ -113,7 +113,7 @@ class _Plan:
 def _plan(
     place: Place, captions: Mapping[str, Caption], ids: Mapping[str, str], ours: dict[str, list[str]], overwrite: bool
 ) -> _Plan:
-    write, same, remove, by_hand = {}, [], [], []
+    write, same, remove, by_hand = {}, {}, [], []
     for name, item in sorted(ids.items()):
         caption, path = captions[name], place.core / item
         if caption.status == "draft":
@@ -122,14 +122,14 @@ def _plan(
         is_ours = not there or (path.is_file() and sha256_of(path) in ours.get(item, ()))
         data = f"{caption.text}\n".encode()
         if caption.status == "accepted" and path.is_file() and read_bytes(path) == data:
-            same.append(item)
+            same[item] = hashlib.sha256(data).hexdigest()
         elif there and not is_ours and not overwrite:
             by_hand.append(item)
         elif caption.status == "accepted":
             write[item] = data
         elif there:
             remove.append(item)
-    return _Plan(write, tuple(same), tuple(remove), tuple(by_hand))
+    return _Plan(write, same, tuple(remove), tuple(by_hand))
 
 
 def read_applied(path: Path) -> dict[str, list[str]]:
@@ -159,8 +159,10 @@ def _with(ours: dict[str, list[str]], digests: dict[str, str]) -> dict[str, list
 
 
 def _without(ours: dict[str, list[str]], plan: _Plan) -> dict[str, list[str]]:
+    """Return the record when all is done: one digest of each text."""
     left = {item: digests for item, digests in ours.items() if item not in plan.remove}
-    return dict(sorted((left | {item: [digest] for item, digest in plan.digests().items()}).items()))
+    now = plan.digests() | {item: digest for item, digest in plan.same.items() if item in left}
+    return dict(sorted((left | {item: [digest] for item, digest in now.items()}).items()))
 
 
 def check_objects(place: Place, captions: Mapping[str, Caption], *, table: Path | None = None) -> None:
