@@ -380,6 +380,7 @@ def test_keys_that_are_none(
     monkeypatch.setenv("OPENAI_API_KEY", value)
     with pytest.raises(OpenIliasError, match=message):
         asking(root, fake)
+    assert not (root / "build").exists()
     assert asking(root, fake, key_env="none", objects=["cup_001"]).statuses == {"ok": 1}
     assert not fake.requests[0].headers["authorization"].endswith(value or "?")
 
@@ -723,10 +724,14 @@ def test_a_list_that_is_there_keeps_the_rest(root: Path, fake: FakeEndpoint) -> 
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_cut_off_while_applying(root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_cut_off_while_applying(
+    root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, place: int, first: bool
+) -> None:
     asking(root, fake)
     accept(root)
-    apply_captions(root)
+    if not first:
+        apply_captions(root)
     accept(root, **{name: f"Text {number}." for number, name in enumerate(OBJECTS)})
     count = 0
 
@@ -740,7 +745,7 @@ def test_cut_off_while_applying(root: Path, fake: FakeEndpoint, monkeypatch: pyt
     write = applying.write_bytes
     with monkeypatch.context() as patch:
         patch.setattr(applying, "write_bytes", cut)
-        if place < 4:
+        if place < 4 or first:
             with pytest.raises(KeyboardInterrupt):
                 apply_captions(root)
             assert len(open_decisions(root).unapplied) == 4 - place
@@ -751,6 +756,17 @@ def test_cut_off_while_applying(root: Path, fake: FakeEndpoint, monkeypatch: pyt
     assert list(texts(root).values()) == ["Text 0.\n", "Text 1.\n", "Text 2.\n", "Text 3.\n"]
     assert all(len(digests) == 1 for digests in applying.read_applied(root / "build/caption/applied.json").values())
     assert not open_decisions(root).any
+    assert len((root / "image_ids/text_query_ids.txt").read_text().splitlines()) == 4
+
+
+def test_a_list_that_is_no_text(root: Path, fake: FakeEndpoint) -> None:
+    asking(root, fake)
+    accept(root)
+    (root / "image_ids").mkdir()
+    (root / "image_ids/text_query_ids.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(OpenIliasError, match="cannot be read"):
+        apply_captions(root)
+    assert texts(root) == {}
 
 
 def test_objects_that_are_gone(root: Path, fake: FakeEndpoint) -> None:
@@ -827,6 +843,82 @@ def test_messages_for_local_models(root: Path) -> None:
     assert user["content"][0]["type"] == "image"
     assert user["content"][0]["url"].startswith("data:image/jpeg;base64,")
     assert user["content"][1] == {"type": "text", "text": "Category: tea cups"}
+
+
+def tiny_model(folder: Path) -> Path:
+    """A LLaVA of a few thousand random weights that knows ten words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = "<pad> <s> </s> <unk> <image> a red cup of tea".split()
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **special),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template="{% for m in messages %}{{ m['role'] }}: {% for p in m['content'] %}"
+        "{% if p['type'] == 'image' %}<image> {% else %}{{ p['text'] }} {% endif %}{% endfor %}{% endfor %}",
+    ).save_pretrained(folder)
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(**tower, image_size=28, patch_size=14, projection_dim=16).to_dict(),
+            text_config=LlamaConfig(
+                **tower, vocab_size=len(words), num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2
+            ).to_dict(),
+            image_token_index=4,
+            vision_feature_layer=-1,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_runs_here(root: Path, ilias: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "tiny")
+    ask = ("build", "caption", "ask", root, "--local", folder, "--temperature", 2, "--max-tokens", 30)
+    done = ilias(*ask, "--stop-after", 99)
+    assert done.code == 0, done.err
+    kept = lines(root)
+    assert [line["object"] for line in kept] == list(OBJECTS)
+    assert all(line["model"].startswith("tiny ") and len(line["model"]) == 5 + 64 for line in kept)
+    assert all(line["endpoint"] is None and line["usage"]["completion_tokens"] for line in kept)
+    assert {line["status"] for line in kept} <= {"ok", "length", "empty"}
+    assert any(
+        line["status"] == "ok" and set(line["text"].split()) <= {"a", "red", "cup", "of", "tea"} for line in kept
+    )
+    assert "0 asked, 4 answered before" in ilias(*ask).out
+    manifest = json.loads((root / "build/caption/manifest.json").read_text())
+    assert manifest["source"]["local"]["class"] == "LlavaForConditionalGeneration"
+    (folder / "chat_template.jinja").unlink()
+    assert "no chat template" in ilias(*ask).err
+    assert len(lines(root)) == 4
+
+
+def test_another_prompt(root: Path, fake: FakeEndpoint, ilias: Callable[..., Outcome], tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Describe the beetle.\n")
+    ask = ("build", "caption", "ask", root, "--endpoint", fake.base, "--model", "fake", "--object", "cup_001")
+    assert ilias(*ask, "--prompt", prompt).code == 0
+    assert fake.requests[0].body["messages"][0]["content"] == "Describe the beetle."
+    assert lines(root)[0]["prompt"] == "Describe the beetle."
+    for bad in (b"\xff", b" \n"):
+        prompt.write_bytes(bad)
+        assert ilias(*ask, "--prompt", prompt).code == 2
+    assert len(fake.requests) == 1
 
 
 def test_one_line() -> None:

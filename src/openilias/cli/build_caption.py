@@ -11,6 +11,7 @@ import typer
 
 from openilias.cli.options import Json, Overwrite, device_of, emit, refuse, say
 from openilias.core.errors import OpenIliasError, first_few
+from openilias.core.files import read_bytes
 
 if TYPE_CHECKING:
     from openilias.build.caption import Estimate, Place, Question, Settings
@@ -27,6 +28,17 @@ Temperature = Annotated[
 ]
 Seed = Annotated[int, typer.Option(rich_help_panel=_SETTINGS, min=-1, help="Likewise; -1 sends none.")]
 MaxTokens = Annotated[int, typer.Option(rich_help_panel=_SETTINGS, min=1, help="Of an answer.")]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt",
+        rich_help_panel=_SETTINGS,
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Another prompt than the paper's, in a text file.",
+    ),
+]
 LimitField = Annotated[
     Literal["max_tokens", "max_completion_tokens"],
     typer.Option(rich_help_panel=_SETTINGS, help="Name of that limit; models that reason want the longer one."),
@@ -65,6 +77,7 @@ def estimate_cost(
     objects: Objects = None,
     price_input: PriceInput = None,
     price_output: PriceOutput = None,
+    prompt: PromptFile = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     max_tokens: MaxTokens = 300,
@@ -76,7 +89,7 @@ def estimate_cost(
     """Estimate what asking costs: all objects, or with --model those that it was not asked about yet."""
     from openilias.build.caption import place_of, questions_of
 
-    settings = _settings(model or "any", temperature, seed, max_tokens, limit_field, detail)
+    settings = _settings(model or "any", prompt, temperature, seed, max_tokens, limit_field, detail)
     place = place_of(root)
     questions = questions_of(place, objects)
     open_ones = _open(place, questions, settings, retry) if model else questions
@@ -113,6 +126,7 @@ def ask(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_COST, help="Only say what would be asked, and its cost.")
     ] = False,
+    prompt: PromptFile = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     max_tokens: MaxTokens = 300,
@@ -148,7 +162,7 @@ def ask(
         patience = Patience(retries=retries)
         source = Endpoint(endpoint, key_env or "OPENAI_API_KEY", parallel, timeout, patience)
         name = model
-    settings = _settings(name, temperature, seed, max_tokens, limit_field, detail)
+    settings = _settings(name, prompt, temperature, seed, max_tokens, limit_field, detail)
     place = place_of(root)
     questions = questions_of(place, objects)
     open_ones = _open(place, questions, settings, retry)
@@ -230,16 +244,23 @@ def apply(root: SetDir, overwrite: Overwrite = False, json: Json = None) -> None
 
 
 def _settings(
-    model: str, temperature: float | None, seed: int, max_tokens: int, limit_field: str, detail: str
+    model: str,
+    prompt: Path | None,
+    temperature: float | None,
+    seed: int,
+    max_tokens: int,
+    limit_field: str,
+    detail: str,
 ) -> Settings:
     from pydantic import ValidationError
 
-    from openilias.build.caption import Settings
+    from openilias.build.caption import PROMPT, Settings
 
     try:
         return Settings.model_validate(
             {
                 "model": model,
+                "prompt": PROMPT if prompt is None else _read(prompt),
                 "temperature": None if temperature is None or temperature < 0 else temperature,
                 "seed": None if seed < 0 else seed,
                 "max_tokens": max_tokens,
@@ -250,6 +271,13 @@ def _settings(
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_bytes(path, most=100_000).decode("utf-8-sig").strip()
+    except (OSError, ValueError) as error:
+        raise OpenIliasError(f"The prompt cannot be read: {error}.", where=path, fix="Save it as UTF-8.") from None
 
 
 def _statuses(retry: list[str] | None) -> tuple[Any, ...]:

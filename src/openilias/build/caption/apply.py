@@ -80,14 +80,14 @@ def apply_captions(root: Path, *, overwrite: bool = False) -> Applied:
         check_objects(place, captions)
         ids = {name: text_id(image) for name, image in first_images(place).items() if name in captions}
         ours = read_applied(place.applied)
-        plan = _plan(place, captions, ids, ours, overwrite)
+        plan, listed = _plan(place, captions, ids, ours, overwrite), _listed(place)
         # Before the texts are: what a cut-off call has written is known to be ours, and so is what it had not.
         write_json(place.applied, _with(ours, plan.digests()))
         for item, data in plan.write.items():
             write_bytes(place.core / item, data)
         for item in plan.remove:
             (place.core / item).unlink(missing_ok=True)
-        _write_list(place, added={*plan.write, *plan.same}, removed=set(plan.remove))
+        _write_list(place.text_list, listed, plan)
         write_json(place.applied, _without(ours, plan))
     return Applied(
         written=tuple(plan.write),
@@ -189,20 +189,27 @@ def same_texts(captions: Mapping[str, Caption]) -> tuple[str, ...]:
     return tuple(sorted(name for names in by_text.values() if len(names) > 1 for name in names))
 
 
-def _write_list(place: Place, *, added: set[str], removed: set[str]) -> None:
-    """Complete the list of text queries; without one it is made from the files, as a reader would."""
+def _listed(place: Place) -> dict[str, str]:
+    """Return the lines of the list of text queries by id; without one those that a reader would find.
+
+    Raises:
+        OpenIliasError: the list cannot be read.
+    """
     path = place.text_list
-    lines: dict[str, str] = {}
-    if is_there(path):
-        text = read_bytes(path).decode("utf-8-sig")
-        lines = {line.split(",", 1)[0].strip(): line.strip() for line in text.split("\n") if line.strip()}
-    else:
+    if not is_there(path):
         found: dict[Role, list[str]] = {}
         walk_objects(place.core, found)
-        lines = {item: item for item in found.get("text_query", ())}
-    new = {item: line for item, line in lines.items() if item not in removed} | {
-        item: lines.get(item, item) for item in added
-    }
-    data = "".join(f"{new[item]}\n" for item in sorted(new)).encode()
+        return {item: item for item in found.get("text_query", ())}
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise OpenIliasError(f"This id file cannot be read: {error}.", where=path, fix="Correct it.") from None
+    return {line.split(",", 1)[0].strip(): line.strip() for line in text.split("\n") if line.strip()}
+
+
+def _write_list(path: Path, listed: dict[str, str], plan: _Plan) -> None:
+    left = {item: line for item, line in listed.items() if item not in plan.remove}
+    left |= {item: listed.get(item, item) for item in (*plan.write, *plan.same)}
+    data = "".join(f"{left[item]}\n" for item in sorted(left)).encode()
     if not is_there(path) or read_bytes(path) != data:
         write_bytes(path, data)

@@ -14,7 +14,7 @@ from typing import Any
 
 from openilias.build.caption.answers import FAILED, Answer, Answers, Status, kept_answers, read_answers, working_on
 from openilias.build.caption.captions import drafted, read_captions, write_captions
-from openilias.build.caption.endpoint import Asker, BadRequestError, Endpoint, Tried
+from openilias.build.caption.endpoint import Asker, BadRequestError, Endpoint, Tried, check_endpoint
 from openilias.build.caption.judge import Judged, judge
 from openilias.build.caption.local import Local
 from openilias.build.caption.place import Place, place_of
@@ -108,6 +108,8 @@ def ask_all(
     """
     place = place_of(root)
     questions = questions_of(place, objects)
+    if isinstance(source, Endpoint) and open_questions(place, questions, settings, retry):
+        check_endpoint(source)  # before anything is written
     with working_on(place.folder):
         before = read_captions(place.captions) if place.captions.is_file() else {}
         with kept_answers(place.answers) as answers:

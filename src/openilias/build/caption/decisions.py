@@ -50,7 +50,9 @@ def open_decisions(root: Path) -> OpenDecisions:
             continue
         item = text_id(first[name])
         path = place.core / item
-        there = is_there(path)
+        if is_there(path) and not path.is_file():
+            continue  # nothing that was written here
+        there = path.is_file()
         if there and sha256_of(path) not in ours.get(item, ()):
             continue  # a person's
         wanted = f"{caption.text}\n".encode() if caption.status == "accepted" else None

@@ -198,6 +198,16 @@ def _told(error: Any, raw: str) -> str:
     return "".join(letter for letter in " ".join(words.split()) if letter.isprintable())[:200]
 
 
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Check that an endpoint can be asked, without asking it.
+
+    Raises:
+        OpenIliasError: the library is not installed, or there is no key.
+    """
+    _library()
+    _key(endpoint)
+
+
 def _library() -> Any:
     try:
         import openai
