@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from openilias.cli import build_anonymise, build_clutter, build_collect, build_mini, build_publish, build_taxonomy
+from openilias.cli import (
+    build_anonymise,
+    build_caption,
+    build_clutter,
+    build_collect,
+    build_mini,
+    build_publish,
+    build_taxonomy,
+)
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
@@ -117,5 +125,5 @@ def sheet(
     say(f"{out}: {image.width} x {image.height} pixels")
 
 
-for step in (build_collect, build_taxonomy, build_anonymise, build_clutter, build_mini, build_publish):
+for step in (build_collect, build_taxonomy, build_anonymise, build_clutter, build_caption, build_mini, build_publish):
     step.register(app)
