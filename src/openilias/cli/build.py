@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from openilias.cli import build_ingest
 from openilias.cli.options import BenchmarkDir, Json, Processes, emit, say
 
 app = typer.Typer(help="Make test sets.", no_args_is_help=True)
@@ -15,6 +16,9 @@ app = typer.Typer(help="Make test sets.", no_args_is_help=True)
 @app.callback()
 def _group() -> None:
     """Make test sets."""
+
+
+build_ingest.register(app)
 
 
 def _knob(text: str, *, panel: str = "How hard the positives are: a number, or LOW:HIGH") -> typer.models.OptionInfo:
