@@ -44,7 +44,7 @@ from openilias.data import addresses
 from openilias.data.http import Patience
 from openilias.images.tars import TarReader
 
-QUICK = Patience(retries=1, stall=0.4, first_wait=0.01, longest_wait=0.04, longest_retry_after=0.1, redirects=3)
+QUICK = Patience(retries=2, stall=1.2, first_wait=0.01, longest_wait=0.04, longest_retry_after=0.1, redirects=3)
 POLITE = Politeness(rate=None, pause=0.05, give_up=0.4)
 SMALL = IngestSettings(per_shard=60, most_bytes=2**20)
 FLICKR, S3 = "https://live.staticflickr.com", "https://multimedia-commons.s3-us-west-2.amazonaws.com/data/images"
@@ -86,9 +86,8 @@ def cut_with_its_length(handler: Handler, data: bytes) -> None:
 
 
 def gzip_bomb(handler: Handler, data: bytes) -> None:
-    packed = gzip.compress(bytes(10**7))
-    handler.start(200, len(packed), Content_Encoding="gzip")
-    handler.wfile.write(packed)
+    handler.start(200, len(PACKED), Content_Encoding="gzip")
+    handler.wfile.write(PACKED)
 
 
 def flood(handler: Handler, data: bytes) -> None:
@@ -101,6 +100,7 @@ def to(location: str) -> faults.Fault:
     return faults.says(302, Location=location)
 
 
+PACKED = gzip.compress(bytes(10**7))
 HTML, SVG = b"<!DOCTYPE html><html><body>hello</body></html>", b"<svg xmlns='http://www.w3.org/2000/svg'/>"
 # What each kind of row becomes: (status of the first URL, what is done to it each time).
 ALWAYS: dict[str, tuple[str, faults.Fault]] = {
@@ -157,7 +157,7 @@ class World:
             photo, secret = 7_000_000_000 + number, f"{number:010x}"
             path = f"/7205/{photo}_{secret}.jpg"
             data = photographs[number % len(photographs)] if photographs and number % 2 else picture(number)
-            if number == 7:
+            if number == 9:
                 data = turned(number)
             if number == 8:
                 data = picture(number, (700, 500), form="PNG")
@@ -211,6 +211,14 @@ def bytes_of(root: Path) -> dict[str, bytes]:
 
 def rows_of(root: Path) -> dict[str, StoredImage]:
     return {row.id: row for table in sorted((root / "rows").glob("*.parquet")) for row in read_rows(table)}
+
+
+def assert_same(root: Path, other: Path) -> None:
+    first, second = rows_of(root), rows_of(other)
+    assert [row for name, row in first.items() if row != second.get(name)] == [
+        row for name, row in second.items() if row != first.get(name)
+    ]
+    assert bytes_of(root) == bytes_of(other)
 
 
 def left_over(root: Path) -> list[str]:
@@ -296,10 +304,10 @@ def test_what_is_stored_conforms(made: Path) -> None:
 
 def test_rows_say_where_an_image_came_from(made: Path) -> None:
     rows = rows_of(made)
-    row = rows["7000000007"]
+    row = rows["7000000009"]
     assert (row.width, row.height, row.original_width, row.original_height) == (328, 500, 420, 640)
     assert row.camera == "Camera X"  # its EXIF and not the table
-    assert row.url == f"{FLICKR}/7205/7000000007_0000000007.jpg"  # not where it was rewritten to
+    assert row.url == f"{FLICKR}/7205/7000000009_0000000009.jpg"  # not where it was rewritten to
     assert (row.author, row.licence, row.taken) == ("some one's", "Attribution License", "2012-02-16 09:56:37")
     assert rows["7000000000"].camera == "Canon"
     second = [row for row in rows.values() if row.status == "stored" and row.url and row.url.startswith(S3)]
@@ -330,7 +338,7 @@ def test_bytes_do_not_depend_on_workers(
     world: World, made: Path, tmp_path: Path, workers: int, connections: int
 ) -> None:
     ingest([world.table], tmp_path / "set", SMALL, access=world.access(connections=connections), workers=workers)
-    assert bytes_of(tmp_path / "set") == bytes_of(made)
+    assert_same(tmp_path / "set", made)
 
 
 def test_a_second_run_asks_for_nothing(world: World, made: Path) -> None:
@@ -347,7 +355,7 @@ from pathlib import Path
 import test_ingest
 table, root, rewrite = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 access = test_ingest.access_to(rewrite=rewrite, connections=6)
-test_ingest.ingest([table], root, test_ingest.SMALL, access=access, workers=2)
+test_ingest.ingest([table], root, test_ingest.SMALL, access=access, workers=1)
 """
 
 
@@ -381,7 +389,7 @@ def test_killed_three_times_it_goes_on(
     again = {path for _, path, _, _ in server.log[before:]}
     assert not {url for url in done if url and url.removeprefix(FLICKR) in again}
     assert found.whole
-    assert bytes_of(root) == bytes_of(made)
+    assert_same(root, made)
     assert left_over(root) == []
     # Only what was under way when it was killed was fetched again.
     fine = [path for path in world.server.files if path not in server.always and path not in server.faults]
@@ -414,7 +422,7 @@ def test_shares_and_processes_side_by_side(world: World, made: Path, tmp_path: P
     thread.join()
     assert sum(one.asked for one in results) <= 100  # 94 photographs; no shard was made twice
     ingest([world.table], root, SMALL, access=world.access(), workers=1)
-    assert bytes_of(root) == bytes_of(made)
+    assert_same(root, made)
 
 
 # retry
@@ -437,7 +445,7 @@ def test_what_is_retried_is_as_if_it_had_never_failed(server: FaultyServer, tmp_
     server.log.clear()
     ingest([table], root, settings, access=access_to(), workers=1, retry=["all-failed"])
     assert gets(server) == {"/0.jpg": 1, "/3.jpg": 1, "/26.jpg": 1}
-    assert bytes_of(root) == bytes_of(tmp_path / "fine")
+    assert_same(root, tmp_path / "fine")
     assert left_over(root) == []
 
 
@@ -464,7 +472,7 @@ def test_a_retry_that_is_cut_off_goes_on(server: FaultyServer, tmp_path: Path, m
     found = ingest([table], root, access=access_to(), workers=1)
     assert not server.log
     assert found.listed
-    assert bytes_of(root) == bytes_of(tmp_path / "fine")
+    assert_same(root, tmp_path / "fine")
 
 
 def test_a_shard_that_was_changed_is_not_merged(server: FaultyServer, tmp_path: Path) -> None:
@@ -540,7 +548,7 @@ def test_a_host_that_dies_stops_the_run_and_fails_no_row(
     server.log.clear()
     ingest([table], root, access=access, workers=1)
     assert sum(gets(server).values()) == 60 - len(done)
-    assert bytes_of(root) == bytes_of(tmp_path / "fine")
+    assert_same(root, tmp_path / "fine")
 
 
 def spooled_all(root: Path) -> list[StoredImage]:
@@ -748,7 +756,7 @@ def bad_of(tables: Any, plan: Any) -> set[int]:
 
 
 def test_rows_are_streamed(server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = table_of(tmp_path, server, 300)
+    table = table_of(tmp_path, server, 150)
     read = done = most = 0
     rows, add = Reader.rows, Spool.add
 
@@ -769,7 +777,7 @@ def test_rows_are_streamed(server: FaultyServer, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(ingesting, "_BATCH", 20)
     access = access_to(connections=4)
     ingest([table], tmp_path / "set", IngestSettings(per_shard=70), access=access, workers=1)
-    assert read == done == 300
+    assert read == done == 150
     assert most <= 20 + 4 + 4 + 1
 
 
