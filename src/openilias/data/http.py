@@ -154,7 +154,8 @@ class Client:
     def __init__(self, guard: Guard, patience: Patience, *, connections: int) -> None:
         self.patience = patience
         # The user named the proxies too, and they are on private networks as a rule.
-        proxies = frozenset(name for proxy in _proxies().values() if (name := urlsplit(proxy).hostname) is not None)
+        self._proxies = _proxies()
+        proxies = frozenset(name for proxy in self._proxies.values() if (name := urlsplit(proxy).hostname) is not None)
         self._guard = Guard(guard.hosts | proxies, guard.kinds)
         self._asked = guard
         self._connections = connections
@@ -205,7 +206,7 @@ class Client:
                     await before(url)
                 async with asyncio.timeout(self.patience.stall):
                     response = await self._session.request(
-                        method, _as_it_is(url), headers=headers, allow_redirects=False, proxy=_proxy_of(url)
+                        method, _as_it_is(url), headers=headers, allow_redirects=False, proxy=self._proxy_of(url)
                     )
                 async with response:
                     if response.status in _REDIRECTS:
@@ -233,6 +234,14 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             what = f"the connection failed: {error or type(error).__name__}"
             raise RequestError(what, again=True, kind="connection") from None
+
+    def _proxy_of(self, url: str) -> str | None:
+        """Return the proxy that the environment names for a URL."""
+        parts = urlsplit(url)
+        proxy = self._proxies.get(parts.scheme)
+        if proxy is None or parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
+            return None
+        return proxy
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
@@ -340,14 +349,6 @@ def _redirected(url: str, response: aiohttp.ClientResponse) -> str:
 def _as_it_is(url: str) -> URL:
     """Leave the spelling of a URL alone where that is possible: signatures depend on it."""
     return URL(url, encoded=url.isascii() and " " not in url)
-
-
-def _proxy_of(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL."""
-    parts = urlsplit(url)
-    if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    return _proxies().get(parts.scheme)
 
 
 def _proxies() -> dict[str, str]:

@@ -13,7 +13,7 @@ from openilias.core.executors import process_pool
 from openilias.images.decode import UnreadableImageError
 from openilias.images.refusals import Refusal
 
-_AHEAD = 2  # images per process that are sent to it
+_AHEAD = 4  # images per process that are sent to it
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ class Spool:
         Raises:
             OpenIliasError: the disk is full or fails.
         """
-        text = json.dumps(asdict(image), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        text = json.dumps(vars(image), ensure_ascii=False).encode("utf-8", "surrogatepass")
         check = zlib.crc32(jpeg, zlib.crc32(text))
         entry = memoryview(_HEAD.pack(_MAGIC, row, len(text), len(jpeg), check) + text + jpeg)
         size = len(entry)
