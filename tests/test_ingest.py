@@ -25,6 +25,7 @@ import faulty_server as faults
 from conftest import Outcome, kill_when
 from faulty_server import FaultyServer, Handler
 from openilias.build.conformity import conforms
+from openilias.build.ingest import decoders as decoding
 from openilias.build.ingest import ingest as ingesting
 from openilias.build.ingest.decoders import Decoders, Unusable
 from openilias.build.ingest.fetching import Access
@@ -39,6 +40,7 @@ from openilias.build.normalise import NormaliseSettings
 from openilias.build.stored import StoredImage, read_rows
 from openilias.build.tables.metadata import open_table
 from openilias.core.errors import OpenIliasError
+from openilias.core.executors import process_pool
 from openilias.core.shards import Share
 from openilias.data import addresses
 from openilias.data.http import Patience
@@ -229,6 +231,44 @@ def left_over(root: Path) -> list[str]:
     )
 
 
+class Kept:
+    """A process that decodes for test after test: starting one takes most of the time of a small ingest."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def submit(self, *job: Any) -> Any:
+        self._pool = self._pool or process_pool(1)
+        return self._pool.submit(*job)
+
+    def shutdown(self, *, kill_workers: bool = False) -> None:
+        if kill_workers:
+            self.end()
+
+    def end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(kill_workers=True)
+            self._pool = None
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Kept]:
+    pool = Kept()
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def own_processes() -> None:
+    """Ask for it where the processes are what is tested."""
+
+
+@pytest.fixture(autouse=True)
+def few_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kept: Kept) -> None:
+    if "own_processes" not in request.fixturenames:
+        monkeypatch.setattr(decoding, "process_pool", lambda workers: kept)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = os.environ.get("OPENILIAS_TEST_PHOTOS", "")
@@ -334,6 +374,7 @@ def test_nothing_is_left_over(made: Path) -> None:
 
 
 @pytest.mark.parametrize(("workers", "connections"), [(1, 3), (8, 40)])
+@pytest.mark.usefixtures("own_processes")
 def test_bytes_do_not_depend_on_workers(
     world: World, made: Path, tmp_path: Path, workers: int, connections: int
 ) -> None:
@@ -359,6 +400,7 @@ test_ingest.ingest([table], root, test_ingest.SMALL, access=access, workers=1)
 """
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_killed_three_times_it_goes_on(
     world: World, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +450,11 @@ def spooled(path: Path) -> dict[int, StoredImage]:
 
 def test_shares_and_processes_side_by_side(world: World, made: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
+    left = root / "build" / "ingest" / ".plan.0123456789ab.partial"  # of one that was killed while it read the tables
+    left.mkdir(parents=True)
+    (left / "ids-00").write_bytes(b"12345")
     first = ingest([world.table], root, SMALL, access=world.access(), workers=1, share=Share(1, 2))
+    assert not left.exists()
     assert (first.made, first.whole, first.listed) == (1, False, False)
     assert not (root / "image_ids").exists()
     results: list[Ingested] = []
@@ -555,6 +601,7 @@ def spooled_all(root: Path) -> list[StoredImage]:
     return [row for path in root.rglob("rows.spool") for row in spooled(path).values()]
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_a_host_that_is_away_for_a_moment_is_waited_for(server: FaultyServer, tmp_path: Path) -> None:
     table = table_of(tmp_path, server, 60)
     dies_after(server, 20, back=0.5)
@@ -594,6 +641,22 @@ def test_images_that_always_fail_do_not_stop_a_host_that_answers(server: FaultyS
     server.always |= {f"/{number}.jpg": hangs_up for number in range(10, 45)}
     found = ingest([table], tmp_path / "set", access=access_to(connections=4), workers=1)
     assert found.statuses == {"stored": 25, "no-connection": 35}
+
+
+def test_the_next_url_is_asked_for_when_it_should_be(server: FaultyServer, tmp_path: Path) -> None:
+    base = server.base.replace("127.0.0.1", "localhost")
+    server.files["/b.jpg"] = picture(1)
+    server.always |= {"/busy.jpg": faults.says(429), "/html.jpg": faults.serves(HTML)}
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "id,a,b\n" + "".join(f"{name},{base}/{name}.jpg,{base}/b.jpg\n" for name in ("busy", "html", "none"))
+    )
+    for second, status in (("gone", "busy"), ("always", "stored")):
+        settings = IngestSettings.model_validate({"columns": {"url": ("a", "b")}, "second": second})
+        ingest([table], tmp_path / second, settings, access=access_to(), workers=1)
+        rows = rows_of(tmp_path / second)
+        assert [row.status for row in rows.values()] == [status, "stored", "stored"]
+        assert rows["none"].notes == f"{base}/none.jpg: gone (404)"
 
 
 def test_a_host_that_is_left_out(server: FaultyServer, tmp_path: Path) -> None:
@@ -703,6 +766,7 @@ def test_ids_that_stand_twice_or_fit_no_tar(server: FaultyServer, tmp_path: Path
     assert [number for number, status in enumerate(again) if status == "duplicate-id"] == [2, 8]
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_a_decoder_that_crashes_or_hangs_costs_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(job: tuple[bytes, NormaliseSettings]) -> object:
         if job[0] == b"crash":
@@ -804,6 +868,43 @@ def test_a_spool_is_cut_back_to_its_last_whole_entry(tmp_path: Path) -> None:
 
 
 # the command
+
+OPTIONS = """
+    --name n --per-shard 7 --limit 9 --column url=a --column url=b --column id=c --kind csv --longest 300 --quality 80
+    --balance white-patch --balance-limit 2 --resample lanczos --damaged refuse --least-side 20 --reencode --most-mb 3
+    --second always --workers 3 --connections 5 --per-host 4 --rate 8 --retries 6 --stall 11 --seconds 12 --give-up 13
+    --dead-hosts pass --skip-host X.org --allow-host Y.org --rewrite a=b=c --retry gone --retry busy --shard 1/2
+"""
+
+
+def test_every_option_arrives(tmp_path: Path, ilias: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    came: dict[str, Any] = {}
+
+    def seen(tables: Any, out: Any, settings: Any, **given: Any) -> Ingested:
+        came.update(given, tables=tables, settings=settings)
+        return Ingested(tmp_path, 1, 1, 0, 1, 0, {"stored": 1}, 5)
+
+    monkeypatch.setattr(ingesting, "ingest", seen)
+    outcome = ilias("build", "ingest", "t.csv", "u.csv", "--out", tmp_path, *OPTIONS.split())
+    assert outcome.code == 0, outcome.err
+    assert came["tables"] == [Path("t.csv"), Path("u.csv")]
+    assert came["settings"].model_dump() == {
+        "name": "n", "per_shard": 7, "limit": 9, "kind": "csv", "second": "always", "most_bytes": 3 * 2**20,
+        "columns": dict.fromkeys(("licence", "licence_url", "author", "page_url", "camera", "taken"))
+        | {"url": ("a", "b"), "id": "c"},
+        "normalise": NormaliseSettings().model_dump()
+        | {"longest": 300, "quality": 80, "resample": "lanczos", "damaged": "refuse", "least_side": 20}
+        | {"skip_reencode": False}
+        | {"balance": {**NormaliseSettings().balance.model_dump(), "method": "white-patch", "limit": 2.0}},
+    }  # fmt: skip
+    assert (came["workers"], came["share"], came["retry"]) == (3, Share(1, 2), ["gone", "busy"])
+    access = came["access"]
+    assert access.politeness == Politeness(per_host=4, rate=8.0, give_up=13.0, dead="pass")
+    assert access.patience == Patience(retries=6, stall=11.0)
+    assert (access.connections, access.seconds, access.rewrite) == (5, 12.0, {"a": "b=c"})
+    assert (access.allowed, access.skipped) == (frozenset(("y.org",)), frozenset(("x.org",)))
+    shown = ilias("build", "ingest", "--help")
+    assert "Example: ilias build ingest" in " ".join(shown.out.split())
 
 
 def test_the_command(world: World, made: Path, tmp_path: Path, ilias: Callable[..., Outcome]) -> None:

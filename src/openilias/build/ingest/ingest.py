@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -84,8 +85,9 @@ def ingest(
         hosts=run.counts,
     )
     if found.whole and not found.listed:
-        write_ids(places, plan)
-        found = replace(found, listed=True)
+        with suppress(InUseError), owned(places.state):  # else another process is about it
+            write_ids(places, plan)
+            found = replace(found, listed=True)
     return found
 
 

@@ -16,7 +16,7 @@ from openilias.build.ingest.shards import Places
 from openilias.build.ingest.statuses import STATUSES
 from openilias.build.stored import STORED
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import atomic_path
+from openilias.core.files import atomic_path, remove_leftovers_of
 from openilias.core.manifests import read_manifest
 from openilias.data.ilias import DISTRACTORS
 
@@ -122,8 +122,13 @@ def count_up(places: Places, plan: Plan) -> Ingested:
 
 
 def write_ids(places: Places, plan: Plan) -> None:
-    """Write the ids of all that is stored, ``<shard>.tar/<key>``, in the order of the shards; a batch is held."""
+    """Write the ids of all that is stored, ``<shard>.tar/<key>``, in the order of the shards; a batch is held.
+
+    Nobody else may be doing the same.
+    """
     target = list_of_ids(places.root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers_of(target)
     with (
         atomic_path(target) as temporary,
         temporary.open("wb") as raw,
