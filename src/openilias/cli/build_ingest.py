@@ -238,11 +238,16 @@ def _show_plan(plan: Plan, rate: float) -> dict[str, Any]:
         "bytes": size,
         "seconds": plan.photos / rate if rate else None,
     }
-    say(f"{plan.photos} photographs in {len(plan.shards)} shards; {plan.videos} videos are passed over, "
-        f"{plan.bad} records cannot be used")  # fmt: skip
+    shards = "1 shard" if len(plan.shards) == 1 else f"{len(plan.shards)} shards"
+    said = f"{plan.videos} videos are passed over, {plan.bad} records cannot be used"
+    say(f"{plan.photos} photographs in {shards}; {said}")
     say(f"about {sized(size)} if all are there ({sized(_MOST_HELD)} each, as the published ones)")
     if rate:
-        say(f"about {plan.photos / rate / 86_400:.1f} days at {rate:g} requests per second, if one host has all")
+        hours = plan.photos / rate / 3600
+        long = (
+            f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.0f} min"
+        )
+        say(f"about {long} at {rate:g} requests per second, if one host has all")
     return counts
 
 

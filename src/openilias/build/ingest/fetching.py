@@ -177,7 +177,7 @@ class Fetcher:
                             raise FailedError("too-large", f"more than {most} bytes")
         except TimeoutError:
             # So slow, or so endless, that asking again at once would only hold a connection.
-            raise FailedError("timeout", f"no end within {self._access.seconds:g} s") from None
+            raise FailedError("timeout", "no end came") from None
         except RequestError as error:
             if begun and error.kind == "connection":  # whether it was reset or closed is a matter of microseconds
                 raise RequestError(error.what, again=True, kind="broken") from None
