@@ -244,9 +244,7 @@ def _show_plan(plan: Plan, rate: float) -> dict[str, Any]:
     say(f"about {sized(size)} if all are there ({sized(_MOST_HELD)} each, as the published ones)")
     if rate:
         hours = plan.photos / rate / 3600
-        long = (
-            f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.0f} min"
-        )
+        long = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
         say(f"about {long} at {rate:g} requests per second, if one host has all")
     return counts
 
