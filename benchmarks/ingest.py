@@ -1,42 +1,57 @@
 """What an image and a row of metadata take on their way into a test set, beside plain ways of doing the same.
 
-    make bench        or        python benchmarks/ingest.py [--photos FOLDER] [--rows N] [--rounds N]
+    make bench        or        python benchmarks/ingest.py [--photos FOLDER] [--rows N] [--rounds N] [--ingest N]
 
 Images: one process, one thread; medians over rounds that take turns. Without --photos pictures are generated. The
 plain loop does the same work with Pillow and NumPy as one would write it down: decode, upright, profile, resize,
 grey-world in linear light, JPEG 90 4:4:4, digest; it checks less, and makes no perceptual hash. The resizer of
-img2dataset does less still (OpenCV; no upright, no profile, no balance, 4:2:0, no digest); it wants other versions of
-pinned packages, so it is read from a folder of its own:
+img2dataset does less still (OpenCV; no upright, no profile, no balance, 4:2:0, no digest). It is measured if it can be
+imported; it wants other versions of pinned packages, so it may be read from a folder of its own:
 
     pip install --no-deps --target FOLDER img2dataset "albumentations<1.4" qudida scikit-image lazy-loader
     python benchmarks/ingest.py --img2dataset FOLDER
 
-Rows: a generated file of the published layout of 25 columns; memory is what this process has above what it had before.
+Rows: a generated file of the published layout of 25 columns (--rows 10000000 needs 6 GB of disk); memory is what this
+process has above what it had before.
+
+The whole: --ingest N rows (200000 for what is published) through `ilias build ingest`, without a limit of rate, from a
+server of this machine, in a process of its own, that has few small pictures; memory of this process and of the workers
+at intervals. It takes most of its time for asking, so that memory and requests per second are what it is about.
+
+Money and time for 100 million follow from what was measured, and from prices that are assumptions: give your own.
 Ratios matter, not seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import bz2
 import hashlib
 import importlib.util
 import io
+import multiprocessing
 import os
 import platform
 import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from openilias.build.ingest.fetching import Access
+from openilias.build.ingest.hosts import Politeness
+from openilias.build.ingest.ingest import ingest
+from openilias.build.ingest.settings import IngestSettings
 from openilias.build.normalise import Balance, NormaliseSettings, normalise
 from openilias.build.tables.metadata import Row, open_table
 from openilias.core.manifests import software
@@ -100,8 +115,13 @@ def without_balance(data: bytes) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def img2dataset(folder: Path) -> Callable[[bytes], object]:
-    """The resizer of img2dataset alone: the package wants much that is not needed for it."""
+def img2dataset(folder: Path | None) -> Callable[[bytes], object] | None:
+    """The resizer of img2dataset alone: the package wants much that is not needed for it. None if it is not there."""
+    if folder is None:
+        package = importlib.util.find_spec("img2dataset")
+        if package is None or not package.submodule_search_locations:
+            return None
+        folder = Path(package.submodule_search_locations[0]).parent
     sys.path.append(str(folder))  # behind all that is pinned
     spec = importlib.util.spec_from_file_location("resizer", folder / "img2dataset" / "resizer.py")
     assert spec is not None
@@ -200,28 +220,156 @@ def rows(count: int, folder: Path) -> float:
     return speed
 
 
+def serve(port: multiprocessing.SimpleQueue[int]) -> None:
+    """Serve one of few small pictures for any path."""
+    from aiohttp import web
+
+    pictures = [small(number) for number in range(8)]
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=pictures[len(request.path) % len(pictures)], content_type="image/jpeg")
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port.put(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def small(seed: int) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).resize((32, 24), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def memory_of(process: int) -> float:
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return 0.0
+
+
+def children() -> list[int]:
+    return [int(word) for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()]
+
+
+class Samples:
+    """Memory of this process and its children, now and then, with the rows that were stored by then."""
+
+    def __init__(self, folder: Path, leave_out: int, every: float) -> None:
+        self._folder, self._leave_out, self._every = folder, leave_out, every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.taken: list[tuple[float, float, float, float]] = []  # seconds, MiB here, MiB of the workers, MiB on disk
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        while not self._over.wait(self._every):
+            workers = sum(memory_of(child) for child in children() if child != self._leave_out)
+            state = (path for path in (self._folder / "build").rglob("*.spool"))
+            disk = sum(path.stat().st_size for path in state if path.exists()) / 2**20
+            self.taken.append((time.monotonic() - begun, memory(), workers, disk))
+
+
+def whole(rows: int, folder: Path, workers: int, per_shard: int) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    told = spawn.SimpleQueue()
+    server = spawn.Process(target=serve, args=(told,), daemon=True)
+    server.start()
+    try:
+        base = f"http://127.0.0.1:{told.get()}"
+        table = folder / "table.csv"
+        with table.open("w") as file:
+            file.write("id,url\n")
+            file.writelines(f"{number:09d},{base}/{'x' * (number % 8)}/{number}.jpg\n" for number in range(rows))
+        access = Access(politeness=Politeness(rate=None, per_host=64), allowed=frozenset(("127.0.0.1",)))
+        settings = IngestSettings(per_shard=per_shard)
+        begun, used = time.perf_counter(), os.times()
+        with Samples(folder / "set", server.pid or 0, max(0.5, min(10.0, rows / 20_000))) as samples:
+            found = ingest([table], folder / "set", settings, access=access, workers=workers)
+        elapsed, now = time.perf_counter() - begun, os.times()
+    finally:
+        server.terminate()
+        server.join()
+    assert found.statuses == {"stored": rows}, found.statuses
+    here = now.user + now.system - used.user - used.system
+    print(f"whole ingest: {rows:,} rows of 32 x 24 px, {workers} workers, shards of {per_shard:,}")
+    print(f"  {rows / elapsed:8.1f} rows/s; {1000 * here / rows:.2f} ms of this process for each row")
+    shown = samples.taken[:: max(1, len(samples.taken) // 12)]
+    print("  seconds   MiB here   MiB of workers   MiB of spools")
+    for seconds, mine, theirs, disk in shown:
+        print(f"  {seconds:7.0f} {mine:10.0f} {theirs:16.0f} {disk:15.0f}")
+    steady = samples.taken[len(samples.taken) // 10 :]
+    if len(steady) >= 8:
+        half = len(steady) // 2
+        for name, at in (("here", 1), ("workers", 2)):
+            first, last = max(one[at] for one in steady[:half]), max(one[at] for one in steady[half:])
+            print(f"  most in the first half, {name}: {first:.0f} MiB; in the second: {last:.0f} ({last - first:+.0f})")
+
+
+def projection(asked: argparse.Namespace, each: float, large: float, reading: float, data: Sequence[bytes]) -> None:
+    """What 100 million images take: measured rates, and prices that are assumed."""
+    count = 1e8
+    stored = statistics.mean(len(normalise(one, NormaliseSettings(), where="x").jpeg) for one in data)
+    came = statistics.mean(map(len, data))
+    hours = count / each / 3600
+    print("100 million images of 500 px, from what was measured above:")
+    print(f"  decode to encode   {hours:,.0f} core hours ({hours / 64:.0f} hours on 64 cores); "
+          f"from originals of 2,048 px {count / large / 3600:,.0f}")  # fmt: skip
+    print(f"  reading metadata   {count / reading / 60:.0f} minutes of one core")
+    print(f"  network            {count * came / 1e12:.1f} TB ({came / 1000:.0f} kB each)")
+    print(f"  storage            {count * stored / 1e12:.1f} TB ({stored / 1000:.0f} kB each)")
+    for rate in (50, 500):
+        print(f"  at {rate:3d} requests/s   {count / rate / 86_400:.1f} days")
+    work, month = hours * asked.price_core_hour, count * stored / 1e9 * asked.price_gb
+    print(f"  money              {work:,.0f} for computing and {month:,.0f} a month for storage, without traffic")
+    print(f"  (assumed: {asked.price_core_hour:g} for a core hour, {asked.price_gb:g} for a GB and month)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="a folder of JPEGs")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ingest", type=int, default=5_000, metavar="N", help="rows of the whole; 0 for none")
+    parser.add_argument("--workers", type=int, default=2, help="of the whole")
+    parser.add_argument("--per-shard", type=int, help="of the whole; a fifth of its rows if not given")
     parser.add_argument("--img2dataset", type=Path, help="where it was installed with --target")
+    parser.add_argument("--price-core-hour", type=float, default=0.04, help="assumption, in any currency")
+    parser.add_argument("--price-gb", type=float, default=0.02, help="assumption, of a GB for a month")
     asked = parser.parse_args()
-    other = img2dataset(asked.img2dataset) if asked.img2dataset else None
+    other = img2dataset(asked.img2dataset)
     versions = " ".join(f"{name} {version}" for name, version in software().items())
     print(f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {versions}")
     with tempfile.TemporaryDirectory() as folder:
         # First, so that the peak is not that of the pictures.
         reading = rows(asked.rows, Path(folder))
+    if asked.ingest:
+        with tempfile.TemporaryDirectory() as folder:
+            per_shard = asked.per_shard or max(1, asked.ingest // 5)
+            whole(asked.ingest, Path(folder), asked.workers, per_shard)
+    if other is None:
+        print("img2dataset cannot be imported: the plain loops of Pillow are what is compared with")
     data = photographs(asked.photos, asked.images) if asked.photos else generated(asked.images)
     each = images("files of at most 500 px", data, asked.rounds, other)
     large = images("originals of 2,048 px", enlarged(data[: max(1, asked.images // 4)], 2048), asked.rounds, other)
-    hours = 1e8 / each / 3600
-    print(
-        f"100 million images of 500 px: {hours:,.0f} core hours ({hours / 64:.0f} hours on 64 cores); from originals "
-        f"{1e8 / large / 3600:,.0f}; their metadata: {1e8 / reading / 60:.0f} minutes of one core"
-    )
+    projection(asked, each, large, reading, data)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class FaultyServer:
         class Own(Handler):
             server_of = outer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
+        self._server = _Server(("127.0.0.1", 0), Own)
         self._server.daemon_threads = True
         self.base = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -57,6 +57,10 @@ class FaultyServer:
         return [
             (ranged, condition) for method, asked, ranged, condition in self.log if (method, asked) == ("GET", path)
         ]
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with the usual 5, connections that come together wait for a second or three
 
 
 class Handler(BaseHTTPRequestHandler):

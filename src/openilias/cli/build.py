@@ -12,6 +12,7 @@ from openilias.cli import (
     build_caption,
     build_clutter,
     build_collect,
+    build_ingest,
     build_mini,
     build_publish,
     build_taxonomy,
@@ -125,5 +126,14 @@ def sheet(
     say(f"{out}: {image.width} x {image.height} pixels")
 
 
-for step in (build_collect, build_taxonomy, build_anonymise, build_clutter, build_caption, build_mini, build_publish):
+for step in (
+    build_ingest,
+    build_collect,
+    build_taxonomy,
+    build_anonymise,
+    build_clutter,
+    build_caption,
+    build_mini,
+    build_publish,
+):
     step.register(app)

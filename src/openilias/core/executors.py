@@ -66,6 +66,21 @@ def ordered_map(
     pools.close()
 
 
+def process_pool(workers: int) -> Any:
+    """Return a new pool of processes, each of one thread, that end with this one, also if that is killed."""
+    # Loky and not the standard library: it can kill a process that hangs, scripts that use it need no guard, and
+    # it does not start processes while others die.
+    import loky
+
+    return loky.ProcessPoolExecutor(
+        workers,
+        context=loky.backend.get_context("loky"),
+        initializer=_begin,
+        initargs=(os.getpid(),),
+        env=_ONE_THREAD,
+    )
+
+
 class _Pools:
     """The pool in use; a new one after a process died or was killed."""
 
@@ -75,18 +90,8 @@ class _Pools:
         self._pool: Any = None
 
     def submit(self, function: Callable[[Any], Any], job: Any) -> Future[Any]:
-        # Loky and not the standard library: it can kill a process that hangs, scripts that use it need no guard, and
-        # it does not start processes while others die.
-        import loky
-
         if self._pool is None:
-            self._pool = loky.ProcessPoolExecutor(
-                self._workers,
-                context=loky.backend.get_context("loky"),
-                initializer=_begin,
-                initargs=(os.getpid(),),
-                env=_ONE_THREAD,
-            )
+            self._pool = process_pool(self._workers)
             # The processes start and import what they need outside of the time that a job may take.
             wait([self._pool.submit(_import, function) for _ in range(2 * self._workers)])
         try:

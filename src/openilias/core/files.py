@@ -23,6 +23,10 @@ _TEMPORARY = ".partial"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # some file systems of clusters have none
 
 
+class InUseError(OpenIliasError):
+    """Another process is making this output."""
+
+
 def temporary_beside(target: Path) -> Path:
     """Return a new hidden name in the folder of ``target``."""
     return target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
@@ -120,14 +124,14 @@ def owned(folder: Path, *, shared: bool = False, output: Path | None = None) -> 
         output: what it is kept for, if not for itself: named in the message.
 
     Raises:
-        OpenIliasError: another process owns it.
+        InUseError: another process owns it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OpenIliasError(
+            raise InUseError(
                 "Another process is making this output.",
                 where=output or folder,
                 fix="Wait for it, or give another --out.",

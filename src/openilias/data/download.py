@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import sha256_of, write_bytes
@@ -27,7 +26,7 @@ from openilias.data.download_plan import (
     published_files,
 )
 from openilias.data.fetch import DiskError, Meter, fetch_file
-from openilias.data.http import Client, Patience, RequestError
+from openilias.data.http import Client, Patience, RequestError, in_a_loop
 from openilias.data.ilias import CHECKSUMS
 from openilias.data.published_places import (
     CORE,
@@ -42,7 +41,6 @@ from openilias.data.published_places import (
 )
 from openilias.data.unpack import Unpacked, unpack
 
-T = TypeVar("T")
 Status = Literal["fetched", "there", "to fetch", "failed", "sound", "wrong", "unknown"]
 MEMBERS = f"{CORE}.sha256"  # what was unpacked, as `sha256sum` writes it
 NO_CHECKSUM = "no checksum is published"
@@ -149,7 +147,7 @@ def download(
         raise OpenIliasError("The output path is a file.", where=out, fix="Give another --out.")
     work = _download(out, wanted, place, jobs, patience or Patience(), keep_tar=keep_tar, dry_run=dry_run)
     try:
-        return _in_a_loop(work)
+        return in_a_loop(work)
     except ExceptionGroup as several:  # the first of them ended the others
         raise several.exceptions[0] from None
 
@@ -165,16 +163,6 @@ def wanted_of(what: Sequence[str], *, shards: str | None, only: str | None) -> W
     if only is not None and not FOLDERS.keys() & set(wanted.whats):
         raise OpenIliasError(f"--only is for {', '.join(FOLDERS)}.", fix="Name one of them, or leave --only out.")
     return wanted
-
-
-def _in_a_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run asynchronous work, also where a loop is running already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
 
 
 async def _download(

@@ -6,13 +6,14 @@ import asyncio
 import random
 import re
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -52,6 +53,10 @@ class Patience:
     most_unstated: int = 2**36
 
 
+RequestFailure = Literal["answer", "refused", "stalled", "connection", "broken"]
+"""What kind of failure: by its status, not asked for at all, too slow, no connection, an answer that broke off."""
+
+
 class RequestError(Exception):
     """A request failed.
 
@@ -61,6 +66,7 @@ class RequestError(Exception):
         wait: seconds after which the server wants to be asked again.
         status: of the answer, if there was one.
         tried: it was tried as often as it may be, and might succeed another time.
+        kind: what failed.
     """
 
     def __init__(
@@ -71,10 +77,12 @@ class RequestError(Exception):
         wait: float | None = None,
         status: int | None = None,
         tried: bool = False,
+        kind: RequestFailure = "answer",
     ) -> None:
         what = "".join(letter if letter.isprintable() else "?" for letter in what)  # servers have their say in it
         super().__init__(what)
-        self.what, self.again, self.wait, self.status, self.tried = what, again, wait, status, tried
+        self.what, self.again, self.wait, self.status = what, again, wait, status
+        self.tried, self.kind = tried, kind
 
 
 def retry_after(text: str | None, now: datetime) -> float | None:
@@ -100,6 +108,16 @@ def back_off(failed: int, patience: Patience, chance: float) -> float:
     """
     longest = min(patience.longest_wait, patience.first_wait * 2.0 ** min(failed - 1, 60))
     return longest * (0.5 + 0.5 * chance)
+
+
+def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run asynchronous work, also where a loop is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 class Tries:
@@ -139,7 +157,8 @@ class Client:
     def __init__(self, guard: Guard, patience: Patience, *, connections: int) -> None:
         self.patience = patience
         # The user named the proxies too, and they are on private networks as a rule.
-        proxies = frozenset(name for proxy in _proxies().values() if (name := urlsplit(proxy).hostname) is not None)
+        self._proxies = _proxies()
+        proxies = frozenset(name for proxy in self._proxies.values() if (name := urlsplit(proxy).hostname) is not None)
         self._guard = Guard(guard.hosts | proxies, guard.kinds)
         self._asked = guard
         self._connections = connections
@@ -163,7 +182,13 @@ class Client:
 
     @asynccontextmanager
     async def ask(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, also: int | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        also: int | None = None,
+        before: Callable[[str], Awaitable[None]] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make one request and follow its redirects; what goes wrong in the block with the network is translated.
 
@@ -172,6 +197,7 @@ class Client:
             url: where.
             headers: of the request, and of those that it is redirected to.
             also: a status of 400 or more that is an answer too.
+            before: awaited with each URL, also of redirects, before it is asked for: politeness.
 
         Raises:
             RequestError: no answer, an answer that is none, or it broke off; or a redirect that is refused.
@@ -179,9 +205,11 @@ class Client:
         try:
             for _ in range(self.patience.redirects + 1):
                 self._asked.check(url)
+                if before is not None:
+                    await before(url)
                 async with asyncio.timeout(self.patience.stall):
                     response = await self._session.request(
-                        method, _as_it_is(url), headers=headers, allow_redirects=False, proxy=_proxy_of(url)
+                        method, _as_it_is(url), headers=headers, allow_redirects=False, proxy=self._proxy_of(url)
                     )
                 async with response:
                     if response.status in _REDIRECTS:
@@ -191,21 +219,32 @@ class Client:
                         raise _refusal(response)
                     yield response
                     return
-            raise RequestError(f"more than {self.patience.redirects} redirects", again=False)
+            raise RequestError(f"more than {self.patience.redirects} redirects", again=False, kind="refused")
         except RefusedAddressError as error:
-            raise RequestError(f"refused: {error}", again=False) from None
+            raise RequestError(f"refused: {error}", again=False, kind="refused") from None
         except TimeoutError:
-            raise RequestError(f"nothing came for {self.patience.stall:g} s", again=True) from None
+            what = f"nothing came for {self.patience.stall:g} s"
+            raise RequestError(what, again=True, kind="stalled") from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise RequestError(f"its certificate is not valid: {error.certificate_error}", again=False) from None
+            what = f"its certificate is not valid: {error.certificate_error}"
+            raise RequestError(what, again=False, kind="connection") from None
         except aiohttp.InvalidURL:
-            raise RequestError(f"{url[:120]!r} is no URL", again=False) from None
+            raise RequestError(f"{url[:120]!r} is no URL", again=False, kind="refused") from None
         except aiohttp.ClientPayloadError:
-            raise RequestError("the answer broke off", again=True) from None
+            raise RequestError("the answer broke off", again=True, kind="broken") from None
         except aiohttp.ClientResponseError as error:
-            raise RequestError(f"the answer is no HTTP: {error.message[:120]}", again=True) from None
+            raise RequestError(f"the answer is no HTTP: {error.message[:120]}", again=True, kind="broken") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise RequestError(f"the connection failed: {error or type(error).__name__}", again=True) from None
+            what = f"the connection failed: {error or type(error).__name__}"
+            raise RequestError(what, again=True, kind="connection") from None
+
+    def _proxy_of(self, url: str) -> str | None:
+        """Return the proxy that the environment names for a URL."""
+        parts = urlsplit(url)
+        proxy = self._proxies.get(parts.scheme)
+        if proxy is None or parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
+            return None
+        return proxy
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
@@ -302,24 +341,17 @@ def _refusal(response: aiohttp.ClientResponse) -> RequestError:
 def _redirected(url: str, response: aiohttp.ClientResponse) -> str:
     location = response.headers.get("Location")
     if not location:
-        raise RequestError(f"{response.status} without an address", again=False)
+        raise RequestError(f"{response.status} without an address", again=False, kind="refused")
     target = urljoin(url, location)
     if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
-        raise RequestError(f"refused: a redirect from https to http, {target[:120]}", again=False)
+        what = f"refused: a redirect from https to http, {target[:120]}"
+        raise RequestError(what, again=False, kind="refused")
     return target
 
 
 def _as_it_is(url: str) -> URL:
     """Leave the spelling of a URL alone where that is possible: signatures depend on it."""
     return URL(url, encoded=url.isascii() and " " not in url)
-
-
-def _proxy_of(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL."""
-    parts = urlsplit(url)
-    if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    return _proxies().get(parts.scheme)
 
 
 def _proxies() -> dict[str, str]:

@@ -57,6 +57,17 @@ def unpacked(source: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
+def is_packed(source: Path) -> bool:
+    """Tell whether a file is gzip or bzip2, so that whoever wants its end unpacks all of it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(source) as file:
+        start = file.read(3)
+    return start == b"BZh" or start[:2] == b"\x1f\x8b"
+
+
 def lines_of(file: IO[bytes], *, number: int = 1, start: int = 0) -> Iterator[Line]:
     """Yield the lines of an open file from a byte on; the last one need not have an end.
 
