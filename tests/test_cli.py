@@ -18,6 +18,12 @@ COMMANDS = [
     "models list", "models show", "models check", "models fit", "build synth", "build sheet",
     "data verify", "data write", "data stats", "data inspect",
     "data convert", "data compare", "data download",
+    "build ingest", "build collect", "build clutter", "build mini", "build publish", "build verify-published",
+    "build taxonomy validate", "build taxonomy counts", "build taxonomy show", "build taxonomy edit export",
+    "build taxonomy edit import", "build taxonomy edit assign", "build taxonomy edit rename",
+    "build taxonomy edit merge", "build taxonomy edit remove",
+    "build anonymise find", "build anonymise review", "build anonymise apply", "build anonymise undo",
+    "build caption estimate", "build caption ask", "build caption review", "build caption take", "build caption apply",
 ]  # fmt: skip
 
 
