@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bz2
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.faulty_server import Fault, FaultyServer, endless, garbage, resets, says, serves, stalls, truncates
 
+from faulty_server import Fault, FaultyServer, endless, garbage, resets, says, serves, stalls, truncates
 from openilias.build.generated.synth import SynthSettings, build_synth
 from openilias.build.tables.yfcc import hash_of, medium_url, s3_url
+from openilias.images.tars import TarReader
 
 FLICKR, S3 = "https://live.staticflickr.com", "https://multimedia-commons.s3-us-west-2.amazonaws.com"
 
@@ -34,7 +34,7 @@ class Raw:
         good: ids of those that can be had in the end.
         pages: path -> bytes of the web that serves them.
         collector: a folder per object, with ``query``, ``pos``, boxes.
-        taxonomy: of the objects.
+        taxonomy: of the objects, as a table.
     """
 
     metadata: Path
@@ -56,7 +56,12 @@ def pictures_of(folder: Path, photographs: Path | None, *, objects: int, distrac
         settings = SynthSettings(objects=objects, distractors=min(distractors, 40), seed=7, size=240)
         build_synth(folder / "generated", settings, workers=1)
         core = folder / "generated" / "ilias_core"
-        found = sorted((folder / "generated" / "distractors").iterdir())
+        found = []
+        for tar in sorted((folder / "generated" / "yfcc100m").glob("*.tar")):
+            with TarReader(tar) as reader:
+                for key, data in reader:
+                    found.append(folder / f"{key}.jpg")
+                    found[-1].write_bytes(data)
     chosen = folder / "collector"
     for directory in sorted(core.iterdir())[:objects]:
         if directory.is_dir():
@@ -145,9 +150,10 @@ def make_raw(
     lines.insert(3, b"a line\tthat is broken")
     metadata = folder / "yfcc100m_dataset.bz2"
     metadata.write_bytes(bz2.compress(b"\n".join(lines) + b"\n"))
-    taxonomy = folder / "taxonomy.json"
+    taxonomy = folder / "taxonomy.csv"
     names = sorted(path.name for path in collector.iterdir())
-    taxonomy.write_text(json.dumps({"product": {"thing": {"other": names}}}))
+    lines_of_it = [f"{name},product,{'box' if number % 2 else 'can'}," for number, name in enumerate(names)]
+    taxonomy.write_text("\n".join(["object,coarse,mid,fine", *lines_of_it]) + "\n")
     return Raw(metadata, len(files), frozenset(good), pages, faults, always, collector, taxonomy)
 
 

@@ -6,15 +6,21 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fake_endpoint import FakeEndpoint
+import pytest
+import yaml
 
 from conftest import Outcome
+from fake_endpoint import FakeEndpoint, breaks_off, says
 from faulty_server import FaultyServer
-from raw_material import FLICKR, S3, Raw
+from openilias.build.conformity import conforms
+from openilias.build.stored import STORED, read_rows
+from openilias.data import read_ilias
+from openilias.images.tars import TarReader
+from raw_material import FLICKR, S3, Raw, make_raw
 
 Ilias = Callable[..., Outcome]
 
@@ -43,7 +49,7 @@ def ingest(ilias: Ilias, raw: Raw, out: Path, *, workers: int, kills: int = 0) -
         arguments = ingest_arguments(raw, server, out, workers)
         for number in range(kills):
             enough = (number + 1) * len(raw.pages) // (4 * (kills + 1))
-            process = subprocess.Popen([sys.executable, "-m", "openilias.cli", *arguments])
+            process = subprocess.Popen([sys.executable, "-c", "from openilias.cli import main; main()", *arguments])
             while process.poll() is None and len(server.log) < enough:
                 pass
             assert process.poll() is None
@@ -87,14 +93,72 @@ def make_set(ilias: Ilias, raw: Raw, root: Path, *, workers: int, kills: int = 0
     run("build", "anonymise", "apply", made, "--all-proposed")
     run("build", "clutter", made, "--workers", workers)
     with FakeEndpoint() as endpoint:
-        os.environ["FAKE_KEY"] = "sk-secret"
+        endpoint.script = [says(429, Retry_After="0"), breaks_off, says(500)]
         run("build", "caption", "ask", made, "--endpoint", endpoint.base, "--model", "fake", "--key-env", "FAKE_KEY")
     answer_all(made / "build" / "caption" / "captions.csv")
     run("build", "caption", "apply", made)
+    store = root / "described"
+    model = ["--model", "RN50.openai", "--random-weights", 0]
+    run("extract", made, *model, "--partition", "distractors", "--resolution", 64, "--out", store)
+    (root / "templates.csv").write_text("template\na photo of a *.\n")
+    run("build", "mini", made, "--store", store, "--random-weights", 0, "--templates", root / "templates.csv",
+        "--top", 10, "--random", 1)  # fmt: skip
     run("build", "publish", made, "--out", published, "--name", "small", "--version", "1.0", "--workers", workers)
     run("build", "verify-published", published)
     return published
 
 
+def fetch(ilias: Ilias, published: Path, out: Path) -> None:
+    """Get the published set as anyone would."""
+    with FaultyServer() as server:
+        server.files.update({f"/data/{name}": data for name, data in contents(published).items()})
+        arguments = ["core", "ids", "mini", "shards", "about", "--source", f"{server.base}/data", "--out", out]
+        done = ilias("data", "download", *arguments)
+        assert done.code == 0, done.err
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("quick_networks")
+def test_a_whole_set(ilias: Ilias, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_KEY", "sk-secret")
+    photographs, weights = folder_of("OPENILIAS_TEST_PHOTOS"), folder_of("OPENILIAS_TEST_WEIGHTS")
+    raw = make_raw(tmp_path / "raw", photographs, objects=5, distractors=60)
+    published = make_set(ilias, raw, tmp_path / "one", workers=1)
+    others = make_set(ilias, raw, tmp_path / "eight", workers=8, kills=3)
+    left, right = contents(published), contents(others)
+    assert left.keys() == right.keys()
+    assert [name for name in left if left[name] != right[name]] == []
+    assert b"sk-secret" not in b"".join(contents(tmp_path / "one").values())
+
+    got = tmp_path / "got"
+    fetch(ilias, published, got)
+    assert ilias("data", "verify", got, "--out", tmp_path / "verified").code == 0
+    rows = [row for path in sorted((got / "rows").glob("yfcc*")) for row in read_rows(path)]
+    assert {row.id for row in rows if row.status == STORED} == raw.good
+    assert all(row.licence == "Attribution License" for row in rows)
+    images = list(every_image(got))
+    assert len(images) == len(raw.good) + len(read_ilias(got).image_queries) + len(read_ilias(got).positives)
+    assert [name for name, data in images if conforms(data)] == []
+
+    known = (
+        {"model": "mobilenetv2_100.tf_in1k", "weights": str(weights / "mobilenetv2_100_tf_in1k.safetensors")}
+        if weights
+        else {"model": "mobilenetv2_050.lamb_in1k", "random_weights": 0}
+    )
+    experiment = {"benchmark": str(got), "protocol": {"resolution": 160}, "out": str(tmp_path / "run")} | known
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(experiment))
+    done = ilias("run", tmp_path / "run.yaml")
+    assert done.code == 0, done.err
+    assert "mAP@1000" in done.out
+
+
+def every_image(root: Path) -> Iterator[tuple[str, bytes]]:
+    """All stored images of a set, wherever they are."""
+    for path in sorted((root / "ilias_core").rglob("*.jpg")):
+        yield path.name, path.read_bytes()
+    for tar in sorted((root / "yfcc100m").glob("*.tar")):
+        with TarReader(tar) as reader:
+            yield from reader
