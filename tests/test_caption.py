@@ -110,10 +110,6 @@ def texts(root: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in sorted((root / "ilias_core").glob("*/query/T*.txt"))}
 
 
-def arrivals(fake: FakeEndpoint, since: float) -> list[float]:
-    return [request.at for request in fake.requests if request.at >= since]
-
-
 def accept(root: Path, **changed: str) -> None:
     path = root / "build/caption/captions.csv"
     write_captions(
@@ -226,22 +222,25 @@ def test_what_passes_is_tried_again(root: Path, fake: FakeEndpoint) -> None:
 
 
 def test_retry_after_holds_for_all(root: Path, fake: FakeEndpoint) -> None:
-    fake.script = [says(429, Retry_After="1")]
-    begun = time.monotonic()
+    fake.script = [says(429, Retry_After="1"), slow(0.4)]
     asking(root, fake, parallel=2, objects=["bag_003", "cup_001", "hat_002"])
-    assert time.monotonic() - begun >= 1
-    assert len(fake.requests) == 4
-    # The second request was under way; the third waited with the first.
-    assert len(arrivals(fake, since=begun + 0.9)) == 2
+    first, second, *later = (request.at for request in fake.requests)
+    assert second - first < 0.9  # was under way
+    assert len(later) == 2
+    assert min(later) - first >= 0.99
 
 
-@pytest.mark.parametrize("never", [drips, endless, slow(20)])
-def test_answers_that_never_end(root: Path, fake: FakeEndpoint, never: Any) -> None:
+@pytest.mark.parametrize(
+    ("never", "seconds", "error"),
+    [(drips, 0.4, "within 0.4 s"), (endless, 3, "more than 4194304 bytes"), (slow(20), 0.4, "within 0.4 s")],
+)
+def test_answers_that_never_end(root: Path, fake: FakeEndpoint, never: Any, seconds: float, error: str) -> None:
     fake.script = [never] * 2
     begun = time.monotonic()
-    asked = asking(root, fake, timeout=0.4, patience=Patience(retries=1, first_wait=0.01), objects=["cup_001"])
+    asked = asking(root, fake, timeout=seconds, patience=Patience(retries=1, first_wait=0.01), objects=["cup_001"])
     assert time.monotonic() - begun < 4
     assert asked.statuses == {"failed": 1}
+    assert error in asked.bad[0][2]
     fake.script.clear()
     assert asking(root, fake, objects=["cup_001"]).statuses == {"ok": 1}  # without --retry: no answer had come
 
@@ -348,6 +347,11 @@ def test_a_dead_server_is_not_asked_for_all(root: Path, fake: FakeEndpoint) -> N
         ask_all(root, nowhere, SETTINGS, stop_after=3)
     fake.always = answers()
     assert asking(root, fake).statuses == {"ok": 4}
+
+
+def test_failures_now_and_then_are_borne(root: Path, fake: FakeEndpoint) -> None:
+    fake.script = [BAD["html"], answers(), BAD["empty"], answers()]
+    assert asking(root, fake, stop_after=2).statuses == {"empty": 1, "html": 1, "ok": 2}
 
 
 def test_the_key_stays_where_it_is(root: Path, fake: FakeEndpoint, ilias: Callable[..., Outcome]) -> None:
@@ -723,16 +727,8 @@ def test_a_list_that_is_there_keeps_the_rest(root: Path, fake: FakeEndpoint) -> 
     assert listed == "cup_001/query/T001.txt\npen_004/query/T004_b.txt,more\n"
 
 
-@pytest.mark.parametrize("place", range(5))
-@pytest.mark.parametrize("first", [True, False])
-def test_cut_off_while_applying(
-    root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, place: int, first: bool
-) -> None:
-    asking(root, fake)
-    accept(root)
-    if not first:
-        apply_captions(root)
-    accept(root, **{name: f"Text {number}." for number, name in enumerate(OBJECTS)})
+def cut_at(place: int, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Apply until so many files are written."""
     count = 0
 
     def cut(target: Path, data: bytes) -> None:
@@ -743,20 +739,43 @@ def test_cut_off_while_applying(
         write(target, data)
 
     write = applying.write_bytes
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(applying, "write_bytes", cut)
-        if place < 4 or first:
-            with pytest.raises(KeyboardInterrupt):
-                apply_captions(root)
-            assert len(open_decisions(root).unapplied) == 4 - place
-        else:
-            apply_captions(root)  # the list is as it was, and not written
+        apply_captions(root)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("first", [True, False])
+def test_cut_off_while_applying(
+    root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, place: int, first: bool
+) -> None:
+    asking(root, fake)
+    accept(root)
+    if not first:
+        apply_captions(root)
+    accept(root, **{name: f"Text {number}." for number, name in enumerate(OBJECTS)})
+    if place < 4 or first:
+        cut_at(place, monkeypatch, root)
+        assert len(open_decisions(root).unapplied) == 4 - place
+    else:
+        apply_captions(root)  # the list is as it was, and not written
     done = apply_captions(root)
     assert done.by_hand == ()
     assert list(texts(root).values()) == ["Text 0.\n", "Text 1.\n", "Text 2.\n", "Text 3.\n"]
     assert all(len(digests) == 1 for digests in applying.read_applied(root / "build/caption/applied.json").values())
     assert not open_decisions(root).any
     assert len((root / "image_ids/text_query_ids.txt").read_text().splitlines()) == 4
+
+
+def test_cut_off_and_decided_anew(root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking(root, fake)
+    accept(root)
+    apply_captions(root)
+    accept(root, **{name: f"Text {number}." for number, name in enumerate(OBJECTS)})
+    cut_at(2, monkeypatch, root)
+    accept(root, **{name: f"Better {number}." for number, name in enumerate(OBJECTS)})
+    assert apply_captions(root).by_hand == ()  # neither what was written nor what was not
+    assert list(texts(root).values()) == [f"Better {number}.\n" for number in range(4)]
 
 
 def test_a_list_that_is_no_text(root: Path, fake: FakeEndpoint) -> None:
