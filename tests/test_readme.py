@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from raw_material import metadata_line
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -26,6 +29,8 @@ def test_the_readme_runs(ilias: Callable[..., object], tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     # Without worker processes, which take longer to start than this little work does; they have tests of their own.
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    lines = [metadata_line(number, str(10_000 + number), f"{number:08x}")[0] for number in range(20)]
+    Path("yfcc100m_dataset.bz2").write_bytes(bz2.compress(b"\n".join(lines)))
     ran = 0
     for language, text in blocks():
         if language == "yaml":
