@@ -445,6 +445,8 @@ def test_retry_after_is_read() -> None:
     assert retry_after("Thu, 01 Jan 2015 00:00:00 GMT", now) == 0
     assert retry_after("-5", now) is None
     assert retry_after("soon", now) is None
+    for huge in ("Thu, 9999999999999999999999 Jan 2026 00:00:00 GMT", "Thu, 01 Jan 2026 00:00:00 +99999999999999"):
+        assert retry_after(huge, now) is None
 
 
 def test_waiting_doubles_up_to_a_limit_and_is_spread() -> None:

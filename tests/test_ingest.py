@@ -743,6 +743,26 @@ def test_private_urls_in_the_table_are_refused_unless_named(server: FaultyServer
     assert rows_of(tmp_path / "b")["r0"].status == "stored"
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["127。0。0。1", "１２７.0.0.1", "①②⑦.⓪.⓪.①", "127.1", "017700000001", "a..b", "y" * 64 + ".com", "[::1", "℀.com"],
+)
+def test_hosts_in_odd_spellings_are_refused_wherever_they_stand(
+    server: FaultyServer, tmp_path: Path, host: str
+) -> None:
+    port = server.base.rpartition(":")[2]
+    server.files["/secret.jpg"] = picture(1)
+    server.always["/a.jpg"] = lambda handler, data: handler.wfile.write(
+        f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://{host}:{port}/secret.jpg\r\n\r\n".encode()
+    )
+    base = server.base.replace("127.0.0.1", "localhost")
+    table = tmp_path / "table.csv"
+    table.write_text(f"id,url\na,{base}/a.jpg\nb,http://{host}:{port}/secret.jpg\n", encoding="utf-8")
+    found = ingest([table], tmp_path / "set", access=access_to(), workers=1)
+    assert found.statuses == {"refused": 2}
+    assert {path for _, path, *_ in server.log} == {"/a.jpg"}
+
+
 def test_drips_and_slow_bodies_end(server: FaultyServer, tmp_path: Path) -> None:
     table = table_of(tmp_path, server, 2)
     server.always |= {"/0.jpg": faults.drips, "/1.jpg": faults.slowly(1024, 0.2)}
