@@ -970,6 +970,7 @@ def test_the_command(world: World, made: Path, tmp_path: Path, ilias: Callable[.
         ("{text} --out {new}", "no table that is known"),
         ("{empty} --out {new}", "No row of this table can be used"),
         ("{missing} --out {new}", "No such file"),
+        ("{loop} --out {new}", "Too many levels of symbolic links"),
         ("{table} --out {table}", "is a file"),
         ("{table} --out {full}", "not made by this ingest"),
         ("--out {new}", "There is no table"),
@@ -987,9 +988,27 @@ def test_wrong_input_is_told_and_nothing_is_written(
     paths["text"].write_text("hello")
     paths["empty"].write_text("id,url\n")
     paths |= {"new": tmp_path / "new", "full": tmp_path / "full"}
+    paths["loop"] = tmp_path / "l.csv"
+    paths["loop"].symlink_to("l.csv")
     (tmp_path / "full" / "yfcc100m").mkdir(parents=True)
     (tmp_path / "full" / "yfcc100m" / "a.tar").write_bytes(b"")
     outcome = ilias("build", "ingest", *(word.format(**paths) for word in words.split(" ")))
     assert outcome.code == 2
     assert told in outcome.err.replace("\n", " ")
-    assert not [path for path in (tmp_path / "new").rglob("*") if path.suffix in (".tar", ".parquet", ".spool")]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_table_that_could_not_be_read_binds_nobody(server: FaultyServer, tmp_path: Path) -> None:
+    good, cut, out = table_of(tmp_path, server, 3), tmp_path / "cut.csv.gz", tmp_path / "set"
+    cut.write_bytes(gzip.compress(good.read_bytes() * 50)[:-10])
+    (out / "ilias_core").mkdir(parents=True)
+    with pytest.raises(OpenIliasError, match="read to its end"):
+        ingest([cut], out, access=access_to(), workers=1)
+    assert [path.name for path in out.rglob("*")] == ["ilias_core"]
+    assert ingest([good], out, access=access_to(), workers=1).statuses == {"stored": 3}
+    (out / "build" / "ingest" / "plan" / "plan.json").unlink()
+    (out / "build" / "ingest" / "plan" / "duplicates.npy").unlink()
+    (out / "build" / "ingest" / "plan").rmdir()  # but shards do
+    with pytest.raises(OpenIliasError, match="made from something else"):
+        ingest([good], out, SMALL, access=access_to(), workers=1)
+    assert ingest([good], out, access=access_to(), workers=1).asked == 0

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from openilias.build.ingest.decoders import Decoders
 from openilias.build.ingest.fetching import Access, Fetcher, of_bad, of_table
 from openilias.build.ingest.hosts import HostCounts, Hosts
 from openilias.build.ingest.plan import Plan, PlannedShard, Reader, count_tables, make_plan, read_plan
-from openilias.build.ingest.settings import IngestSettings, keep_to, made_from, open_tables
+from openilias.build.ingest.settings import MANIFEST, IngestSettings, begin, keep_to, made_from, open_tables
 from openilias.build.ingest.shards import Places, ShardWork, rows_with
 from openilias.build.ingest.statuses import parse_retry
 from openilias.build.ingest.summary import PLANNED, Ingested, count_up, list_of_ids, write_ids
@@ -25,7 +26,7 @@ from openilias.build.tables.metadata import Table
 from openilias.build.tables.rows import Bad, Row
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import usable_cores
-from openilias.core.files import InUseError, owned, remove_leftovers_of
+from openilias.core.files import InUseError, made_folder, owned, remove_leftovers_of
 from openilias.core.progress import Step, progress, tell
 from openilias.core.shards import Share
 from openilias.data.http import in_a_loop
@@ -72,8 +73,9 @@ def ingest(
     if out.exists() and not out.is_dir():
         raise OpenIliasError("The output path is a file.", where=out, fix="Give another --out.")
     places = Places(out, settings.name)
-    keep_to(places.state, out, settings.name, made_from(opened, settings))
-    plan = _plan(opened, settings, places)
+    made = made_from(opened, settings)
+    with made_folder(places.state):
+        plan = _plan(opened, settings, places, made)
     begun = time.monotonic()
     run = _Run(places, plan, opened, settings, access, statuses, workers or usable_cores(), decode_seconds)
     run.do(share.take(plan.shards))
@@ -102,23 +104,35 @@ def foresee(tables: Sequence[Path], settings: IngestSettings) -> Plan:
         return count_tables(opened, per_shard=settings.per_shard, limit=settings.limit, told=step)
 
 
-def _plan(tables: Sequence[Table], settings: IngestSettings, places: Places) -> Plan:
-    """Read the plan; the first process makes it, and others wait for it."""
+def _plan(tables: Sequence[Table], settings: IngestSettings, places: Places, made: dict[str, Any]) -> Plan:
+    """Read the plan, if it is of the same tables and settings; the first process makes it, and others wait for it."""
     folder = places.state / PLANNED
     waiting = False
     while not folder.is_dir():
+        places.state.mkdir(parents=True, exist_ok=True)  # one that failed may have removed it
         try:
             with owned(places.state):
                 if not folder.is_dir():
                     remove_leftovers_of(folder)
-                    with progress("reading the tables", total=None, unit="records") as step:
-                        make_plan(tables, per_shard=settings.per_shard, limit=settings.limit, folder=folder, told=step)
+                    begin(places.state, places.root, settings.name, made)
+                    _make_plan(tables, settings, folder)
         except InUseError:
             if not waiting:
                 tell("Another process is reading the tables; this one waits for it.")
             waiting = True
             time.sleep(_WAIT)
+    keep_to(places.state, made)
     return read_plan(folder)
+
+
+def _make_plan(tables: Sequence[Table], settings: IngestSettings, folder: Path) -> None:
+    try:
+        with progress("reading the tables", total=None, unit="records") as step:
+            make_plan(tables, per_shard=settings.per_shard, limit=settings.limit, folder=folder, told=step)
+    except BaseException:
+        if not any(place.is_dir() for place in folder.parent.iterdir()):  # nothing was made from it
+            (folder.parent / MANIFEST).unlink(missing_ok=True)
+        raise
 
 
 class _Run:
