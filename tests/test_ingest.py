@@ -26,6 +26,7 @@ from conftest import Outcome, kill_when
 from faulty_server import FaultyServer, Handler
 from openilias.build.conformity import conforms
 from openilias.build.ingest import decoders as decoding
+from openilias.build.ingest import hosts as hosting
 from openilias.build.ingest import ingest as ingesting
 from openilias.build.ingest.decoders import Decoders, Unusable
 from openilias.build.ingest.fetching import Access
@@ -608,6 +609,47 @@ def test_a_host_that_is_away_for_a_moment_is_waited_for(server: FaultyServer, tm
     politeness = replace(POLITE, give_up=20.0)
     found = ingest([table], tmp_path / "set", access=access_to(politeness=politeness), workers=1)
     assert found.statuses == {"stored": 60}
+
+
+def test_a_host_that_knows_no_head_is_there(server: FaultyServer, tmp_path: Path) -> None:
+    table = table_of(tmp_path, server, 9)
+    server.heads |= dict.fromkeys(server.files, faults.says(501))
+    server.always["/5.jpg"] = faults.says(503)
+    found = ingest([table], tmp_path / "set", access=access_to(connections=1), workers=1)
+    assert found.statuses == {"stored": 8, "server-error": 1}
+
+
+def test_many_hosts_that_are_away_are_not_looked_through_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosting, "_MOST_HOSTS", 10)
+    looked = 0
+
+    class Counting(hosting.Hosts):
+        def _forget(self) -> None:
+            nonlocal looked
+            looked += len(self._hosts)
+            super()._forget()
+
+    hosts = Counting(POLITE, QUICK)
+    for number in range(1000):
+        hosts.of(f"http://{number}.example/a.jpg").streak = 1
+    assert looked < 2000
+    assert sum(counts.requests for counts in hosts.counts().values()) == 0
+
+
+def test_a_large_spool_is_opened_beside_the_work(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ingesting.ShardWork):
+        def __init__(self, places: Any, shard: Any) -> None:
+            if shard.number:
+                time.sleep(1.5)
+            super().__init__(places, shard)
+
+    monkeypatch.setattr(ingesting, "ShardWork", Slow)
+    table = table_of(tmp_path, server, 2)
+    server.always["/0.jpg"] = faults.slowly(300, 0.05)
+    found = ingest([table], tmp_path / "set", IngestSettings(per_shard=1), access=access_to(seconds=1.0), workers=1)
+    assert found.statuses == {"stored": 2}
 
 
 def test_a_host_that_never_answers_can_be_passed(server: FaultyServer, tmp_path: Path) -> None:

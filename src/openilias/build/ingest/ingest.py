@@ -220,7 +220,7 @@ class _Run:
 
     async def _feed(self, shard: PlannedShard, queue: asyncio.Queue[_Job | None], ending: _Ending, step: Step) -> bool:
         """Give out the rows of a shard that are to be asked for; tell whether it was taken."""
-        work = self._take(shard)
+        work = await asyncio.to_thread(self._take, shard)  # a spool of gigabytes is read, and others are being answered
         if work is None:
             step(shard.rows)
             return False
