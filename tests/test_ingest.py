@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -852,6 +854,34 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_image(monkeypatch: pytest.Mon
 
 
 # tables and plans
+
+
+def test_decoders_that_are_given_up_say_nothing(tmp_path: Path) -> None:
+    """In a process of its own: threads of the pool write to its stderr."""
+    (tmp_path / "a.jpg").write_bytes(picture(1, (1500, 1500)))
+    script = """
+import asyncio, pathlib, sys
+from openilias.build.ingest.decoders import Decoders
+from openilias.build.normalise import NormaliseSettings
+
+async def many():
+    data = pathlib.Path(sys.argv[1]).read_bytes()
+    async with Decoders(1, timeout=60) as decoders, asyncio.TaskGroup() as group:
+        await decoders(data, NormaliseSettings())
+        for _ in range(8):
+            group.create_task(decoders(data, NormaliseSettings()))
+        await asyncio.sleep(0.1)
+        raise ValueError
+
+try:
+    asyncio.run(many())
+except* ValueError:
+    print("ended")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.jpg")], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
 
 
 def test_a_plan_depends_on_the_tables_alone_and_can_be_entered_anywhere(world: World, tmp_path: Path) -> None:
