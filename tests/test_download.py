@@ -779,7 +779,8 @@ def test_what_the_mirror_lacks(get: Get, server: FaultyServer, mirror: str, out:
 
 @pytest.mark.parametrize(
     "text",
-    ["<html>", "{}", "[1]", '[{"type": "file"}]', '[{"type": "file", "path": "a", "size": 1, "lfs": {"oid": "x"}}]'],
+    ["<html>", "{}", "[1]", '[{"type": "file"}]', '[{"type": "file", "path": "a", "size": 1, "lfs": {"oid": "x"}}]']
+    + [f'[{{"type": "file", "path": "a", "size": {size}}}]' for size in ("1e999", "-5", f"1{'0' * 400}")],
 )
 def test_a_list_of_a_hub_that_is_none(get: Get, server: FaultyServer, mirror: str, text: str) -> None:
     server.files["/api/datasets/vrg/ilias/tree/main"] = text.encode()
