@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,20 +31,23 @@ from openilias.build.conformity import conforms
 from openilias.build.ingest import decoders as decoding
 from openilias.build.ingest import hosts as hosting
 from openilias.build.ingest import ingest as ingesting
+from openilias.build.ingest import shards as sharding
 from openilias.build.ingest.decoders import Decoders, Unusable
 from openilias.build.ingest.fetching import Access
 from openilias.build.ingest.hosts import Politeness
 from openilias.build.ingest.ingest import ingest
-from openilias.build.ingest.plan import Reader, make_plan, read_plan
+from openilias.build.ingest.plan import PlannedShard, Reader, make_plan, read_plan
 from openilias.build.ingest.settings import IngestSettings
+from openilias.build.ingest.shards import Places, ShardWork
 from openilias.build.ingest.spool import Spool
 from openilias.build.ingest.statuses import STATUSES, parse_retry
 from openilias.build.ingest.summary import Ingested, status_of
 from openilias.build.normalise import NormaliseSettings
 from openilias.build.stored import StoredImage, read_rows
-from openilias.build.tables.metadata import open_table
+from openilias.build.tables.metadata import START, open_table
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import process_pool
+from openilias.core.files import InUseError, owned
 from openilias.core.shards import Share
 from openilias.data import addresses
 from openilias.data.http import Patience
@@ -477,6 +481,32 @@ def test_shares_and_processes_side_by_side(world: World, made: Path, tmp_path: P
 # retry
 
 
+def test_a_shard_that_is_ended_and_begun_anew_meanwhile_has_one_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, shard = Places(tmp_path, "a"), PlannedShard(0, 0, START, 3)
+    others: list[ShardWork] = []
+
+    @contextmanager
+    def late(folder: Path, *, output: Path) -> Iterator[None]:
+        """Lock a folder that was opened before another process removed it, and a third one made it anew."""
+        if others:
+            with owned(folder, output=output):
+                yield
+            return
+        folder.rename(tmp_path / "removed")
+        monkeypatch.setattr(sharding, "owned", owned)
+        others.append(ShardWork(places, shard))
+        monkeypatch.setattr(sharding, "owned", late)
+        with owned(tmp_path / "removed"):
+            yield
+
+    monkeypatch.setattr(sharding, "owned", late)
+    with pytest.raises(InUseError):
+        ShardWork(places, shard)
+    others[0].close()
+
+
 def test_what_is_retried_is_as_if_it_had_never_failed(server: FaultyServer, tmp_path: Path) -> None:
     table = table_of(tmp_path, server, 50)
     settings = IngestSettings(per_shard=20)
@@ -641,7 +671,7 @@ def test_many_hosts_that_are_away_are_not_looked_through_again_and_again(monkeyp
 def test_a_large_spool_is_opened_beside_the_work(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Slow(ingesting.ShardWork):
+    class Slow(ShardWork):
         def __init__(self, places: Any, shard: Any) -> None:
             if shard.number:
                 time.sleep(1.5)
