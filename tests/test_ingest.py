@@ -1067,6 +1067,8 @@ def test_the_command(world: World, made: Path, tmp_path: Path, ilias: Callable[.
         ("{table} --out {new} --column link=url", "link: Extra inputs"),
         ("{table} --out {new} --column url=nowhere", "no column 'nowhere'"),
         ("{table} --out {new} --rewrite a", "--rewrite 'a' is not two words"),
+        ("{table} --out {new} --allow-host localhost:8000", "--allow-host 'localhost:8000' is no host"),
+        ("{table} --out {new} --skip-host http://a.org/", "--skip-host 'http://a.org/' is no host"),
         ("{table} {table} --out {new}", "stands twice"),
         ("{table} {second} --out {new}", "has no ids"),
         ("{text} --out {new}", "no table that is known"),
@@ -1098,6 +1100,20 @@ def test_wrong_input_is_told_and_nothing_is_written(
     assert outcome.code == 2
     assert told in outcome.err.replace("\n", " ")
     assert not (tmp_path / "new").exists()
+
+
+def test_too_few_open_files_are_told_before_any_row_fails(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(tmp_path, server, 2)
+    allowed: list[tuple[int, int]] = []
+    monkeypatch.setattr(ingesting.resource, "setrlimit", lambda which, limits: allowed.append(limits))
+    monkeypatch.setattr(ingesting.resource, "getrlimit", lambda which: (100, 200))
+    with pytest.raises(OpenIliasError, match="300 connections need 408 open files, and this process may have 200"):
+        ingest([table], tmp_path / "set", access=access_to(connections=300), workers=1)
+    assert not server.log
+    assert ingest([table], tmp_path / "set", access=access_to(connections=64), workers=1).statuses == {"stored": 2}
+    assert allowed == [(172, 200)]
 
 
 def test_a_table_that_could_not_be_read_binds_nobody(server: FaultyServer, tmp_path: Path) -> None:

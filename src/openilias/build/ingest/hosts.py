@@ -178,7 +178,7 @@ class Host:
             raise OpenIliasError(
                 f"{self.name} does not answer: {problem}.",
                 fix="Run the same command later, it goes on from here. To go on without: --skip-host "
-                f"{self.name.partition(':')[0]}, or --dead-hosts pass.",
+                f"{urlsplit(f'//{self.name}').hostname}, or --dead-hosts pass.",
             )
         self.given_up = True
         tell(f"{self.name} is given up.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from openilias.data.http import in_a_loop
 
 _BATCH = 256  # rows that are read at a time
 _OPEN = 2  # shards at a time: the next begins while the last images of one are waited for
+_FILES_OF_WORKER, _OTHER_FILES = 8, 100  # that are open besides connections: pipes, tables, spools, lookups of names
 _WAIT = 1.0  # seconds, until it is looked again whether another process has made the plan
 
 _Job = tuple[ShardWork, int, Row]
@@ -77,6 +79,7 @@ def ingest(
     with made_folder(places.state):
         plan = _plan(opened, settings, places, made)
     begun = time.monotonic()
+    _allow_files(access.connections, workers or usable_cores())
     run = _Run(places, plan, opened, settings, access, statuses, workers or usable_cores(), decode_seconds)
     run.do(share.take(plan.shards))
     found = replace(
@@ -91,6 +94,24 @@ def ingest(
             write_ids(places, plan)
             found = replace(found, listed=True)
     return found
+
+
+def _allow_files(connections: int, workers: int) -> None:
+    """See that this process may open enough files: without them hosts seem to be away, and names unknown.
+
+    Raises:
+        OpenIliasError: it may not.
+    """
+    need = connections + _FILES_OF_WORKER * workers + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        raise OpenIliasError(
+            f"{connections} connections need {need} open files, and this process may have {hard}.",
+            fix="Give fewer --connections, or raise the limit (ulimit -n).",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 def foresee(tables: Sequence[Path], settings: IngestSettings) -> Plan:
