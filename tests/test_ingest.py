@@ -802,6 +802,17 @@ def test_names_that_lead_to_private_addresses(
     assert f"innocent.example leads to {address}" in (rows_of(tmp_path / "set")["a"].notes or "")
 
 
+def test_a_row_of_thousands_of_urls_has_notes_that_fit(server: FaultyServer, tmp_path: Path) -> None:
+    server.files["/a.jpg"] = picture(1)
+    urls = [f"http://127.0.0.1/{'x' * 1000}{number}" for number in range(900)]
+    table, base = tmp_path / "table.jsonl", server.base.replace("127.0.0.1", "localhost")
+    table.write_text(json.dumps({"id": "a", "url": [*urls, f"{base}/a.jpg"]}) + "\n")
+    ingest([table], tmp_path / "set", access=access_to(), workers=1)
+    row = rows_of(tmp_path / "set")["a"]
+    assert row.status == "stored"
+    assert 1000 < len(row.notes or "") < 11_000
+
+
 def test_private_urls_in_the_table_are_refused_unless_named(server: FaultyServer, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     server.files["/a.jpg"] = picture(1)
