@@ -445,6 +445,8 @@ def test_retry_after_is_read() -> None:
     assert retry_after("Thu, 01 Jan 2015 00:00:00 GMT", now) == 0
     assert retry_after("-5", now) is None
     assert retry_after("soon", now) is None
+    for huge in ("Thu, 9999999999999999999999 Jan 2026 00:00:00 GMT", "Thu, 01 Jan 2026 00:00:00 +99999999999999"):
+        assert retry_after(huge, now) is None
 
 
 def test_waiting_doubles_up_to_a_limit_and_is_spread() -> None:
@@ -777,7 +779,8 @@ def test_what_the_mirror_lacks(get: Get, server: FaultyServer, mirror: str, out:
 
 @pytest.mark.parametrize(
     "text",
-    ["<html>", "{}", "[1]", '[{"type": "file"}]', '[{"type": "file", "path": "a", "size": 1, "lfs": {"oid": "x"}}]'],
+    ["<html>", "{}", "[1]", '[{"type": "file"}]', '[{"type": "file", "path": "a", "size": 1, "lfs": {"oid": "x"}}]']
+    + [f'[{{"type": "file", "path": "a", "size": {size}}}]' for size in ("1e999", "-5", f"1{'0' * 400}")],
 )
 def test_a_list_of_a_hub_that_is_none(get: Get, server: FaultyServer, mirror: str, text: str) -> None:
     server.files["/api/datasets/vrg/ilias/tree/main"] = text.encode()

@@ -8,10 +8,13 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,21 +29,25 @@ from conftest import Outcome, kill_when
 from faulty_server import FaultyServer, Handler
 from openilias.build.conformity import conforms
 from openilias.build.ingest import decoders as decoding
+from openilias.build.ingest import hosts as hosting
 from openilias.build.ingest import ingest as ingesting
+from openilias.build.ingest import shards as sharding
 from openilias.build.ingest.decoders import Decoders, Unusable
 from openilias.build.ingest.fetching import Access
 from openilias.build.ingest.hosts import Politeness
 from openilias.build.ingest.ingest import ingest
-from openilias.build.ingest.plan import Reader, make_plan, read_plan
+from openilias.build.ingest.plan import PlannedShard, Reader, make_plan, read_plan
 from openilias.build.ingest.settings import IngestSettings
+from openilias.build.ingest.shards import Places, ShardWork
 from openilias.build.ingest.spool import Spool
 from openilias.build.ingest.statuses import STATUSES, parse_retry
 from openilias.build.ingest.summary import Ingested, status_of
 from openilias.build.normalise import NormaliseSettings
 from openilias.build.stored import StoredImage, read_rows
-from openilias.build.tables.metadata import open_table
+from openilias.build.tables.metadata import START, open_table
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import process_pool
+from openilias.core.files import InUseError, owned
 from openilias.core.shards import Share
 from openilias.data import addresses
 from openilias.data.http import Patience
@@ -474,6 +481,32 @@ def test_shares_and_processes_side_by_side(world: World, made: Path, tmp_path: P
 # retry
 
 
+def test_a_shard_that_is_ended_and_begun_anew_meanwhile_has_one_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, shard = Places(tmp_path, "a"), PlannedShard(0, 0, START, 3)
+    others: list[ShardWork] = []
+
+    @contextmanager
+    def late(folder: Path, *, output: Path) -> Iterator[None]:
+        """Lock a folder that was opened before another process removed it, and a third one made it anew."""
+        if others:
+            with owned(folder, output=output):
+                yield
+            return
+        folder.rename(tmp_path / "removed")
+        monkeypatch.setattr(sharding, "owned", owned)
+        others.append(ShardWork(places, shard))
+        monkeypatch.setattr(sharding, "owned", late)
+        with owned(tmp_path / "removed"):
+            yield
+
+    monkeypatch.setattr(sharding, "owned", late)
+    with pytest.raises(InUseError):
+        ShardWork(places, shard)
+    others[0].close()
+
+
 def test_what_is_retried_is_as_if_it_had_never_failed(server: FaultyServer, tmp_path: Path) -> None:
     table = table_of(tmp_path, server, 50)
     settings = IngestSettings(per_shard=20)
@@ -610,6 +643,47 @@ def test_a_host_that_is_away_for_a_moment_is_waited_for(server: FaultyServer, tm
     assert found.statuses == {"stored": 60}
 
 
+def test_a_host_that_knows_no_head_is_there(server: FaultyServer, tmp_path: Path) -> None:
+    table = table_of(tmp_path, server, 9)
+    server.heads |= dict.fromkeys(server.files, faults.says(501))
+    server.always["/5.jpg"] = faults.says(503)
+    found = ingest([table], tmp_path / "set", access=access_to(connections=1), workers=1)
+    assert found.statuses == {"stored": 8, "server-error": 1}
+
+
+def test_many_hosts_that_are_away_are_not_looked_through_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosting, "_MOST_HOSTS", 10)
+    looked = 0
+
+    class Counting(hosting.Hosts):
+        def _forget(self) -> None:
+            nonlocal looked
+            looked += len(self._hosts)
+            super()._forget()
+
+    hosts = Counting(POLITE, QUICK)
+    for number in range(1000):
+        hosts.of(f"http://{number}.example/a.jpg").streak = 1
+    assert looked < 2000
+    assert sum(counts.requests for counts in hosts.counts().values()) == 0
+
+
+def test_a_large_spool_is_opened_beside_the_work(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ShardWork):
+        def __init__(self, places: Any, shard: Any) -> None:
+            if shard.number:
+                time.sleep(1.5)
+            super().__init__(places, shard)
+
+    monkeypatch.setattr(ingesting, "ShardWork", Slow)
+    table = table_of(tmp_path, server, 2)
+    server.always["/0.jpg"] = faults.slowly(300, 0.05)
+    found = ingest([table], tmp_path / "set", IngestSettings(per_shard=1), access=access_to(seconds=1.0), workers=1)
+    assert found.statuses == {"stored": 2}
+
+
 def test_a_host_that_never_answers_can_be_passed(server: FaultyServer, tmp_path: Path) -> None:
     table = table_of(tmp_path, server, 30)
     free = "http://localhost:9"  # nobody is there
@@ -728,6 +802,17 @@ def test_names_that_lead_to_private_addresses(
     assert f"innocent.example leads to {address}" in (rows_of(tmp_path / "set")["a"].notes or "")
 
 
+def test_a_row_of_thousands_of_urls_has_notes_that_fit(server: FaultyServer, tmp_path: Path) -> None:
+    server.files["/a.jpg"] = picture(1)
+    urls = [f"http://127.0.0.1/{'x' * 1000}{number}" for number in range(900)]
+    table, base = tmp_path / "table.jsonl", server.base.replace("127.0.0.1", "localhost")
+    table.write_text(json.dumps({"id": "a", "url": [*urls, f"{base}/a.jpg"]}) + "\n")
+    ingest([table], tmp_path / "set", access=access_to(), workers=1)
+    row = rows_of(tmp_path / "set")["a"]
+    assert row.status == "stored"
+    assert 1000 < len(row.notes or "") < 11_000
+
+
 def test_private_urls_in_the_table_are_refused_unless_named(server: FaultyServer, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     server.files["/a.jpg"] = picture(1)
@@ -741,6 +826,26 @@ def test_private_urls_in_the_table_are_refused_unless_named(server: FaultyServer
     allowed = access_to(allowed=frozenset(("127.0.0.1",)))
     ingest([table], tmp_path / "b", access=allowed, workers=1)
     assert rows_of(tmp_path / "b")["r0"].status == "stored"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127。0。0。1", "１２７.0.0.1", "①②⑦.⓪.⓪.①", "127.1", "017700000001", "a..b", "y" * 64 + ".com", "[::1", "℀.com"],
+)
+def test_hosts_in_odd_spellings_are_refused_wherever_they_stand(
+    server: FaultyServer, tmp_path: Path, host: str
+) -> None:
+    port = server.base.rpartition(":")[2]
+    server.files["/secret.jpg"] = picture(1)
+    server.always["/a.jpg"] = lambda handler, data: handler.wfile.write(
+        f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://{host}:{port}/secret.jpg\r\n\r\n".encode()
+    )
+    base = server.base.replace("127.0.0.1", "localhost")
+    table = tmp_path / "table.csv"
+    table.write_text(f"id,url\na,{base}/a.jpg\nb,http://{host}:{port}/secret.jpg\n", encoding="utf-8")
+    found = ingest([table], tmp_path / "set", access=access_to(), workers=1)
+    assert found.statuses == {"refused": 2}
+    assert {path for _, path, *_ in server.log} == {"/a.jpg"}
 
 
 def test_drips_and_slow_bodies_end(server: FaultyServer, tmp_path: Path) -> None:
@@ -790,6 +895,34 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_image(monkeypatch: pytest.Mon
 
 
 # tables and plans
+
+
+def test_decoders_that_are_given_up_say_nothing(tmp_path: Path) -> None:
+    """In a process of its own: threads of the pool write to its stderr."""
+    (tmp_path / "a.jpg").write_bytes(picture(1, (1500, 1500)))
+    script = """
+import asyncio, pathlib, sys
+from openilias.build.ingest.decoders import Decoders
+from openilias.build.normalise import NormaliseSettings
+
+async def many():
+    data = pathlib.Path(sys.argv[1]).read_bytes()
+    async with Decoders(1, timeout=60) as decoders, asyncio.TaskGroup() as group:
+        await decoders(data, NormaliseSettings())
+        for _ in range(8):
+            group.create_task(decoders(data, NormaliseSettings()))
+        await asyncio.sleep(0.1)
+        raise ValueError
+
+try:
+    asyncio.run(many())
+except* ValueError:
+    print("ended")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.jpg")], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
 
 
 def test_a_plan_depends_on_the_tables_alone_and_can_be_entered_anywhere(world: World, tmp_path: Path) -> None:
@@ -945,11 +1078,14 @@ def test_the_command(world: World, made: Path, tmp_path: Path, ilias: Callable[.
         ("{table} --out {new} --column link=url", "link: Extra inputs"),
         ("{table} --out {new} --column url=nowhere", "no column 'nowhere'"),
         ("{table} --out {new} --rewrite a", "--rewrite 'a' is not two words"),
+        ("{table} --out {new} --allow-host localhost:8000", "--allow-host 'localhost:8000' is no host"),
+        ("{table} --out {new} --skip-host http://a.org/", "--skip-host 'http://a.org/' is no host"),
         ("{table} {table} --out {new}", "stands twice"),
         ("{table} {second} --out {new}", "has no ids"),
         ("{text} --out {new}", "no table that is known"),
         ("{empty} --out {new}", "No row of this table can be used"),
         ("{missing} --out {new}", "No such file"),
+        ("{loop} --out {new}", "Too many levels of symbolic links"),
         ("{table} --out {table}", "is a file"),
         ("{table} --out {full}", "not made by this ingest"),
         ("--out {new}", "There is no table"),
@@ -967,9 +1103,41 @@ def test_wrong_input_is_told_and_nothing_is_written(
     paths["text"].write_text("hello")
     paths["empty"].write_text("id,url\n")
     paths |= {"new": tmp_path / "new", "full": tmp_path / "full"}
+    paths["loop"] = tmp_path / "l.csv"
+    paths["loop"].symlink_to("l.csv")
     (tmp_path / "full" / "yfcc100m").mkdir(parents=True)
     (tmp_path / "full" / "yfcc100m" / "a.tar").write_bytes(b"")
     outcome = ilias("build", "ingest", *(word.format(**paths) for word in words.split(" ")))
     assert outcome.code == 2
     assert told in outcome.err.replace("\n", " ")
-    assert not [path for path in (tmp_path / "new").rglob("*") if path.suffix in (".tar", ".parquet", ".spool")]
+    assert not (tmp_path / "new").exists()
+
+
+def test_too_few_open_files_are_told_before_any_row_fails(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(tmp_path, server, 2)
+    allowed: list[tuple[int, int]] = []
+    monkeypatch.setattr(ingesting.resource, "setrlimit", lambda which, limits: allowed.append(limits))
+    monkeypatch.setattr(ingesting.resource, "getrlimit", lambda which: (100, 200))
+    with pytest.raises(OpenIliasError, match="300 connections need 408 open files, and this process may have 200"):
+        ingest([table], tmp_path / "set", access=access_to(connections=300), workers=1)
+    assert not server.log
+    assert ingest([table], tmp_path / "set", access=access_to(connections=64), workers=1).statuses == {"stored": 2}
+    assert allowed == [(172, 200)]
+
+
+def test_a_table_that_could_not_be_read_binds_nobody(server: FaultyServer, tmp_path: Path) -> None:
+    good, cut, out = table_of(tmp_path, server, 3), tmp_path / "cut.csv.gz", tmp_path / "set"
+    cut.write_bytes(gzip.compress(good.read_bytes() * 50)[:-10])
+    (out / "ilias_core").mkdir(parents=True)
+    with pytest.raises(OpenIliasError, match="read to its end"):
+        ingest([cut], out, access=access_to(), workers=1)
+    assert [path.name for path in out.rglob("*")] == ["ilias_core"]
+    assert ingest([good], out, access=access_to(), workers=1).statuses == {"stored": 3}
+    (out / "build" / "ingest" / "plan" / "plan.json").unlink()
+    (out / "build" / "ingest" / "plan" / "duplicates.npy").unlink()
+    (out / "build" / "ingest" / "plan").rmdir()  # but shards do
+    with pytest.raises(OpenIliasError, match="made from something else"):
+        ingest([good], out, SMALL, access=access_to(), workers=1)
+    assert ingest([good], out, access=access_to(), workers=1).asked == 0

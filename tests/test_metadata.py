@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote_plus
 
 import pyarrow as pa
@@ -357,6 +358,30 @@ def test_damaged_csv_lines_are_named_and_reading_goes_on(tmp_path: Path) -> None
     assert "UTF-8" in reasons[1]
     assert "3 columns instead of 2" in reasons[2]
     assert "2 lines are lost" in reasons[3]
+
+
+@pytest.mark.parametrize("depth", [400, 800])
+def test_deep_values_cost_their_line(tmp_path: Path, depth: int) -> None:
+    table = tmp_path / "a.jsonl"
+    deep = "[" * depth + '"http://a/b"' + "]" * depth
+    table.write_text(f'{{"url": "http://a/b"}}\n{{"url": {deep}}}\n{{"url": "http://a/c"}}\n')
+    records = list(open_table(table).read())
+    assert [type(record) for record in records] == [Row, Bad, Row]
+    assert cast(Bad, records[1]).reason == "it has no URL"
+
+
+def test_values_of_parquet_that_python_has_not(tmp_path: Path) -> None:
+    urls = ["http://a.com/b", "http://a.com/c"]
+    taken = pa.array([1234567890123456789, 2**62], pa.timestamp("ns"))
+    days = pa.array([2**30, 0], pa.date32())
+    pq.write_table(pa.table({"url": urls, "taken": taken, "camera": days}), tmp_path / "a.parquet")
+    rows = list(open_table(tmp_path / "a.parquet").read())
+    assert [row.urls for row in rows if isinstance(row, Row)] == [(url,) for url in urls]
+    assert cast(Row, rows[0]).taken == "2009-02-13 23:31:30.123456789"
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"url": urls[:1], "author": broken}), tmp_path / "b.parquet")
+    (row,) = open_table(tmp_path / "b.parquet").read()
+    assert cast(Row, row).author is None
 
 
 def test_endless_lines_are_passed_over_in_bounded_memory(tmp_path: Path) -> None:

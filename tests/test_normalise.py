@@ -848,3 +848,14 @@ def test_settings_are_strict_and_say_all() -> None:
     for wrong in ({"quality": 0}, {"unknown": 1}, {"balance": {"method": "other"}}, {"balance": {"limit": 0.5}}):
         with pytest.raises(ValueError, match="validation error"):
             NormaliseSettings.model_validate(wrong)
+
+
+def test_tables_behind_the_scan_are_not_believed() -> None:
+    other, good = (encoded(smooth(64, 48), quality=quality, subsampling=0) for quality in (30, 90))
+    start, end = good.index(b"\xff\xdb"), good.index(b"\xff\xc0")
+    mixed = other[:-2] + good[start:end] + other[-2:]
+    found = conforms(mixed)
+    assert any(one.startswith("coding") for one in found)
+    made = normalise(mixed, NormaliseSettings(balance=Balance(method="none")), where="it")
+    assert made.reencoded
+    assert_conforms(made)

@@ -137,6 +137,9 @@ def structural(structure: Structure, *, longest: int, quality: int) -> list[str]
     if len(frames) != 1 or scans != 1 or frames[0].marker != 0xC0:
         kinds = ", ".join(f"SOF{frame.marker - 0xC0}" for frame in frames) or "none"
         found.append(f"coding: {scans} scans of the frame {kinds} instead of one of SOF0, baseline")
+    if scans and structure.segments[-1].marker != _SOS:
+        # Tables there decode nothing, and would be taken for those that do.
+        found.append("coding: there are segments behind the scan")
     found += _frame(frames[0].content, structure, longest, quality) if frames else []
     names = [_named(segment) for segment in structure.segments]
     extra = sorted({name for name in names if name is not None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -176,8 +177,8 @@ def ingest(
         patience={"retries": retries, "stall": stall},
         connections=connections,
         seconds=seconds,
-        allowed=frozenset(map(str.lower, allow_host or ())),
-        skipped=frozenset(map(str.lower, skip_host or ())),
+        allowed=_hosts(allow_host or (), "--allow-host"),
+        skipped=_hosts(skip_host or (), "--skip-host"),
         rewrite=dict(_pair(word, "--rewrite") for word in rewrite or ()),
     )
     if dry_run:
@@ -210,6 +211,20 @@ def _pair(word: str, option: str) -> tuple[str, str]:
     if not (first and equals and second):
         raise OpenIliasError(f"{option} {word!r} is not two words with = between.", fix=f"Give {option} A=B.")
     return first, second
+
+
+def _hosts(words: Sequence[str], option: str) -> frozenset[str]:
+    """Read names and addresses of hosts, as they stand in URLs; with a port or as a URL none would ever be met."""
+    from openilias.data.addresses import RefusedAddressError, host_of
+
+    for word in words:
+        try:
+            host = host_of(f"http://[{word}]" if word.count(":") > 1 else f"http://{word}")
+        except RefusedAddressError:
+            host = ""
+        if host != word.lower():
+            raise OpenIliasError(f"{option} {word!r} is no host.", fix="Give its name or address alone.")
+    return frozenset(map(str.lower, words))
 
 
 def _columns(words: list[str] | tuple[str, ...]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Guard:
         try:
             allowed = self.allows(host, host)
         except ValueError:  # a name
+            if host.replace(".", "").isdigit():  # 127.1, 2130706433: connected to without being looked up
+                raise RefusedAddressError(f"{host[:60]} is no address in its usual form") from None
             return
         if not allowed:
             raise RefusedAddressError(f"{host} is a {kind_of_address(host)} address")
@@ -124,7 +126,10 @@ class GuardedResolver(AbstractResolver):
             OSError: the name is not known.
             RefusedAddressError: it has none but refused addresses.
         """
-        found = await self._names.resolve(host, port, family)
+        try:
+            found = await self._names.resolve(host, port, family)
+        except UnicodeError:  # an empty part of it, or one of more than 63 letters
+            raise RefusedAddressError(f"{host[:60]!r} can be no name of a host") from None
         allowed = [one for one in found if self._guard.allows(host, one["host"])]
         if found and not allowed:
             address = found[0]["host"]

@@ -94,7 +94,7 @@ def retry_after(text: str | None, now: datetime) -> float | None:
         return float(text)  # inf, if it is a joke
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -204,12 +204,12 @@ class Client:
         """
         try:
             for _ in range(self.patience.redirects + 1):
-                self._asked.check(url)
+                target = self._checked(url)
                 if before is not None:
                     await before(url)
                 async with asyncio.timeout(self.patience.stall):
                     response = await self._session.request(
-                        method, _as_it_is(url), headers=headers, allow_redirects=False, proxy=self._proxy_of(url)
+                        method, target, headers=headers, allow_redirects=False, proxy=self._proxy_of(url)
                     )
                 async with response:
                     if response.status in _REDIRECTS:
@@ -237,6 +237,20 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             what = f"the connection failed: {error or type(error).__name__}"
             raise RequestError(what, again=True, kind="connection") from None
+
+    def _checked(self, url: str) -> URL:
+        """Return a URL as it is asked for, judged in both spellings: other digits and dots of Unicode become plain.
+
+        Raises:
+            RefusedAddressError: it must not be asked for.
+        """
+        self._asked.check(url)
+        try:
+            target = _as_it_is(url)
+        except ValueError:  # a host that no name can be made of
+            raise RefusedAddressError(f"{url[:120]!r} is no URL") from None
+        self._asked.check(str(target))
+        return target
 
     def _proxy_of(self, url: str) -> str | None:
         """Return the proxy that the environment names for a URL."""
@@ -342,8 +356,12 @@ def _redirected(url: str, response: aiohttp.ClientResponse) -> str:
     location = response.headers.get("Location")
     if not location:
         raise RequestError(f"{response.status} without an address", again=False, kind="refused")
-    target = urljoin(url, location)
-    if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise RequestError(f"refused: {location[:120]!r} is no URL", again=False, kind="refused") from None
+    if urlsplit(url).scheme == "https" and scheme == "http":
         what = f"refused: a redirect from https to http, {target[:120]}"
         raise RequestError(what, again=False, kind="refused")
     return target

@@ -14,6 +14,7 @@ from openilias.data.http import Client, RequestError
 from openilias.data.published_places import PublishedFile, Source, is_plain
 
 _MOST_BYTES = 2**25  # of a page
+_MOST_SIZE = 2**63  # of a file that is listed
 _MOST_PAGES = 2000
 _DEEPEST = 6
 
@@ -125,10 +126,11 @@ def _entries(text: str, source: Source, *, where: str) -> Iterator[PublishedFile
                 sha256 = lfs.get("oid")
                 if sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
                     raise TypeError
-                yield PublishedFile(
-                    str(entry["path"]), source.url(entry["path"]), int(lfs.get("size", entry["size"])), sha256
-                )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                size = int(lfs.get("size", entry["size"]))
+                if not 0 <= size < _MOST_SIZE:
+                    raise TypeError
+                yield PublishedFile(str(entry["path"]), source.url(entry["path"]), size, sha256)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise OpenIliasError(
             "This is no list of files of a hub.", where=where, fix="Use --source portal, or check the address."
         ) from None

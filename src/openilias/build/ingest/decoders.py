@@ -74,7 +74,7 @@ class Decoders:
                 self._pool = process_pool(self._workers)
             pool = self._pool
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(pool.submit(make, job)), _AHEAD * self._timeout)
+                return await _result(pool, job, _AHEAD * self._timeout)
             except (TimeoutError, BrokenProcessPool, RuntimeError):  # a pool that is being ended raises the last
                 # Which image of the pool it was is not known: whoever was in it is tried alone.
                 if self._pool is pool:
@@ -87,13 +87,20 @@ class Decoders:
             pool = process_pool(1)
             try:
                 await asyncio.wrap_future(pool.submit(_nothing))  # imports take no time of the image
-                return await asyncio.wait_for(asyncio.wrap_future(pool.submit(make, job)), self._timeout)
+                return await _result(pool, job, self._timeout)
             except TimeoutError:
                 return Unusable("hang", f"it takes longer than {self._timeout:g} s to decode")
             except BrokenProcessPool:
                 return Unusable("crash", "the decoder crashes")
             finally:
                 await asyncio.to_thread(pool.shutdown, kill_workers=True)
+
+
+async def _result(pool: Any, job: Job, seconds: float) -> Normalised | Unusable:
+    """Wait for an image; one not waited for any more is not cancelled: a pool that is killed trips over that."""
+    future = asyncio.wrap_future(pool.submit(make, job))
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio tells that nobody looked
+    return await asyncio.wait_for(asyncio.shield(future), seconds)
 
 
 def _nothing() -> None:

@@ -22,6 +22,7 @@ from openilias.data.http import Client, Patience, RequestError, back_off, length
 
 _PLACEHOLDER = re.compile(r"photo_(?:unavailable|not_available)[a-z0-9_.]*\.(?:gif|png|jpe?g)", re.IGNORECASE)
 """What Flickr shows in place of a photo that is gone, by the last part of its address."""
+_MOST_NOTES = 10_000  # letters
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Fetcher:
             if made is None:
                 continue
             return _stored(known, url, made, notes), made.jpeg
-        return replace(found, notes="; ".join(notes) or None), b""
+        return replace(found, notes=_told(notes)), b""
 
     async def _image(self, url: str) -> Normalised | None:
         """Return the image of a URL; None if its host is left out."""
@@ -245,6 +246,12 @@ def place(row: Row | Bad) -> str:
     return row.where.rpartition("/")[2]
 
 
+def _told(notes: list[str]) -> str | None:
+    """Join notes; a row may have any number of URLs, and a spool and a table have to hold them."""
+    text = "; ".join(notes)
+    return (text if len(text) <= _MOST_NOTES else f"{text[:_MOST_NOTES]}...") or None
+
+
 def _stored(known: StoredImage, url: str, made: Normalised, notes: list[str]) -> StoredImage:
     return replace(
         known,
@@ -261,5 +268,5 @@ def _stored(known: StoredImage, url: str, made: Normalised, notes: list[str]) ->
         sha256=made.sha256,
         hash=made.hash,
         reencoded=made.reencoded,
-        notes="; ".join((*notes, *made.notes)) or None,
+        notes=_told([*notes, *made.notes]),
     )

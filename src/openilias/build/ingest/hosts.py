@@ -21,6 +21,7 @@ from openilias.data.http import Client, Patience, RequestError, back_off
 
 _MOST_HOSTS = 10_000  # that are remembered
 _PUSHED_BACK = frozenset((429, 503))
+_NO_HEADS = 501  # an answer of a host that is there and knows no HEAD
 _NOT_NOW = frozenset((408, 425, 429))
 
 
@@ -177,7 +178,7 @@ class Host:
             raise OpenIliasError(
                 f"{self.name} does not answer: {problem}.",
                 fix="Run the same command later, it goes on from here. To go on without: --skip-host "
-                f"{self.name.partition(':')[0]}, or --dead-hosts pass.",
+                f"{urlsplit(f'//{self.name}').hostname}, or --dead-hosts pass.",
             )
         self.given_up = True
         tell(f"{self.name} is given up.")
@@ -189,7 +190,7 @@ async def _problem(client: Client, url: str) -> str | None:
         async with client.ask("HEAD", url):
             return None
     except RequestError as error:
-        return error.what if is_of_the_host(error) else None
+        return error.what if is_of_the_host(error) and error.status != _NO_HEADS else None
 
 
 class Hosts:
@@ -199,13 +200,14 @@ class Hosts:
         self._politeness, self._patience = politeness, patience
         self._hosts: dict[str, Host] = {}
         self._gone = HostCounts()
+        self._most = _MOST_HOSTS
 
     def of(self, url: str) -> Host:
         """Return the host of a URL."""
         name = urlsplit(url).netloc.lower()
         host = self._hosts.get(name)
         if host is None:
-            if len(self._hosts) >= _MOST_HOSTS:
+            if len(self._hosts) >= self._most:
                 self._forget()
             host = self._hosts[name] = Host(name, self._politeness, self._patience)
         return host
@@ -229,3 +231,5 @@ class Hosts:
             if not host.users and not host.streak and not host.given_up:
                 self._gone.add(host.counts)
                 del self._hosts[name]
+        # Not looked through again for each new host, if many are away.
+        self._most = max(_MOST_HOSTS, 2 * len(self._hosts))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from openilias.build.ingest.decoders import Decoders
 from openilias.build.ingest.fetching import Access, Fetcher, of_bad, of_table
 from openilias.build.ingest.hosts import HostCounts, Hosts
 from openilias.build.ingest.plan import Plan, PlannedShard, Reader, count_tables, make_plan, read_plan
-from openilias.build.ingest.settings import IngestSettings, keep_to, made_from, open_tables
+from openilias.build.ingest.settings import MANIFEST, IngestSettings, begin, keep_to, made_from, open_tables
 from openilias.build.ingest.shards import Places, ShardWork, rows_with
 from openilias.build.ingest.statuses import parse_retry
 from openilias.build.ingest.summary import PLANNED, Ingested, count_up, list_of_ids, write_ids
@@ -25,13 +27,14 @@ from openilias.build.tables.metadata import Table
 from openilias.build.tables.rows import Bad, Row
 from openilias.core.errors import OpenIliasError
 from openilias.core.executors import usable_cores
-from openilias.core.files import InUseError, owned, remove_leftovers_of
+from openilias.core.files import InUseError, made_folder, owned, remove_leftovers_of
 from openilias.core.progress import Step, progress, tell
 from openilias.core.shards import Share
 from openilias.data.http import in_a_loop
 
 _BATCH = 256  # rows that are read at a time
 _OPEN = 2  # shards at a time: the next begins while the last images of one are waited for
+_FILES_OF_WORKER, _OTHER_FILES = 8, 100  # that are open besides connections: pipes, tables, spools, lookups of names
 _WAIT = 1.0  # seconds, until it is looked again whether another process has made the plan
 
 _Job = tuple[ShardWork, int, Row]
@@ -72,9 +75,11 @@ def ingest(
     if out.exists() and not out.is_dir():
         raise OpenIliasError("The output path is a file.", where=out, fix="Give another --out.")
     places = Places(out, settings.name)
-    keep_to(places.state, out, settings.name, made_from(opened, settings))
-    plan = _plan(opened, settings, places)
+    made = made_from(opened, settings)
+    with made_folder(places.state):
+        plan = _plan(opened, settings, places, made)
     begun = time.monotonic()
+    _allow_files(access.connections, workers or usable_cores())
     run = _Run(places, plan, opened, settings, access, statuses, workers or usable_cores(), decode_seconds)
     run.do(share.take(plan.shards))
     found = replace(
@@ -91,6 +96,24 @@ def ingest(
     return found
 
 
+def _allow_files(connections: int, workers: int) -> None:
+    """See that this process may open enough files: without them hosts seem to be away, and names unknown.
+
+    Raises:
+        OpenIliasError: it may not.
+    """
+    need = connections + _FILES_OF_WORKER * workers + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        raise OpenIliasError(
+            f"{connections} connections need {need} open files, and this process may have {hard}.",
+            fix="Give fewer --connections, or raise the limit (ulimit -n).",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
 def foresee(tables: Sequence[Path], settings: IngestSettings) -> Plan:
     """Read the tables and say what an ingest of them would ask for; nothing is written, ids are not compared.
 
@@ -102,23 +125,35 @@ def foresee(tables: Sequence[Path], settings: IngestSettings) -> Plan:
         return count_tables(opened, per_shard=settings.per_shard, limit=settings.limit, told=step)
 
 
-def _plan(tables: Sequence[Table], settings: IngestSettings, places: Places) -> Plan:
-    """Read the plan; the first process makes it, and others wait for it."""
+def _plan(tables: Sequence[Table], settings: IngestSettings, places: Places, made: dict[str, Any]) -> Plan:
+    """Read the plan, if it is of the same tables and settings; the first process makes it, and others wait for it."""
     folder = places.state / PLANNED
     waiting = False
     while not folder.is_dir():
+        places.state.mkdir(parents=True, exist_ok=True)  # one that failed may have removed it
         try:
             with owned(places.state):
                 if not folder.is_dir():
                     remove_leftovers_of(folder)
-                    with progress("reading the tables", total=None, unit="records") as step:
-                        make_plan(tables, per_shard=settings.per_shard, limit=settings.limit, folder=folder, told=step)
+                    begin(places.state, places.root, settings.name, made)
+                    _make_plan(tables, settings, folder)
         except InUseError:
             if not waiting:
                 tell("Another process is reading the tables; this one waits for it.")
             waiting = True
             time.sleep(_WAIT)
+    keep_to(places.state, made)
     return read_plan(folder)
+
+
+def _make_plan(tables: Sequence[Table], settings: IngestSettings, folder: Path) -> None:
+    try:
+        with progress("reading the tables", total=None, unit="records") as step:
+            make_plan(tables, per_shard=settings.per_shard, limit=settings.limit, folder=folder, told=step)
+    except BaseException:
+        if not any(place.is_dir() for place in folder.parent.iterdir()):  # nothing was made from it
+            (folder.parent / MANIFEST).unlink(missing_ok=True)
+        raise
 
 
 class _Run:
@@ -206,7 +241,7 @@ class _Run:
 
     async def _feed(self, shard: PlannedShard, queue: asyncio.Queue[_Job | None], ending: _Ending, step: Step) -> bool:
         """Give out the rows of a shard that are to be asked for; tell whether it was taken."""
-        work = self._take(shard)
+        work = await asyncio.to_thread(self._take, shard)  # a spool of gigabytes is read, and others are being answered
         if work is None:
             step(shard.rows)
             return False

@@ -16,7 +16,7 @@ from openilias.build.stored import ROWS
 from openilias.build.tables.metadata import ALGORITHM_VERSION as TABLES_VERSION
 from openilias.build.tables.metadata import Columns, Kind, Table, open_table
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import open_regular
+from openilias.core.files import is_temporary, open_regular
 from openilias.core.fingerprints import differences, fingerprint
 from openilias.core.manifests import read_manifest, write_manifest
 
@@ -60,7 +60,7 @@ def open_tables(paths: Sequence[Path], settings: IngestSettings) -> list[Table]:
     """
     if not paths:
         raise OpenIliasError("There is no table.", fix="Give the metadata of YFCC100M, or a table of URLs.")
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise OpenIliasError("A table stands twice.", fix="Name each once.")
     columns = settings.columns if settings.columns != Columns() else None
     tables = [open_table(path, kind=settings.kind, columns=columns) for path in paths]
@@ -97,25 +97,36 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": size, "pieces": digest.hexdigest()[:32]}
 
 
-def keep_to(folder: Path, root: Path, name: str, made: dict[str, Any]) -> None:
-    """Keep a folder to one ingest: write its manifest, or check the one that is there.
+def begin(folder: Path, root: Path, name: str, made: dict[str, Any]) -> None:
+    """Write the manifest of an ingest whose plan is to be made; nobody else may be doing the same.
+
+    One that was cut off or failed before it had a plan binds nobody.
 
     Raises:
-        OpenIliasError: what is there was made from something else, or by somebody else.
+        OpenIliasError: there are shards that were made from something else, or by somebody else.
     """
     path = folder / MANIFEST
-    if not path.exists():
-        foreign = [*(root / SHARDS).glob("*.tar"), *(root / ROWS).glob(f"{name}_*.parquet")]
-        if foreign:
-            raise OpenIliasError(
-                "There are shards here that were not made by this ingest.",
-                where=sorted(foreign)[0],
-                fix="Give another --out.",
-            )
-        folder.mkdir(parents=True, exist_ok=True)
+    begun = [*(root / SHARDS).glob("*.tar"), *(root / ROWS).glob(f"{name}_*.parquet")]
+    begun += [place for place in folder.iterdir() if place.is_dir() and not is_temporary(place.name)]
+    if begun and path.exists():
+        keep_to(folder, made)
+    elif begun:
+        raise OpenIliasError(
+            "There are shards here that were not made by this ingest.",
+            where=sorted(begun)[0],
+            fix="Give another --out.",
+        )
+    else:
         write_manifest(path, kind=KIND, made_from=made)
-        return
-    manifest = read_manifest(path, kind=KIND)
+
+
+def keep_to(folder: Path, made: dict[str, Any]) -> None:
+    """Keep a folder to one ingest.
+
+    Raises:
+        OpenIliasError: what is there was made from something else.
+    """
+    manifest = read_manifest(folder / MANIFEST, kind=KIND)
     if manifest.get("fingerprint") != fingerprint(made):
         changed = differences(manifest["made_from"], made)
         raise OpenIliasError(

@@ -73,12 +73,13 @@ class ShardWork:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = ExitStack()
                 try:
+                    before = folder.stat().st_ino
                     lock.enter_context(owned(folder, output=places.tar(shard)))
+                    if folder.stat().st_ino == before:
+                        break
                 except FileNotFoundError:
-                    continue
-                if folder.exists():  # else the one before has just removed it
-                    break
-                lock.close()
+                    pass
+                lock.close()  # the one before has just removed it, and another may have made it anew
             stack.push(lock)
             self.spool = Spool(folder / _SPOOL, shard.rows)
             stack.callback(self.spool.close)

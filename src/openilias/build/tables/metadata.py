@@ -139,13 +139,15 @@ class Table:
                 continue
             try:
                 value = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                yield Bad(f"it is no JSON: {str(error)[:120]}", where, after)
-                continue
-            if isinstance(value, dict):
-                yield make_row(value, self.found, number=number - 1, where=where, after=after)
-            else:
-                yield Bad(f"it is a JSON {type(value).__name__}, not an object", where, after)
+                if isinstance(value, dict):
+                    record = make_row(value, self.found, number=number - 1, where=where, after=after)
+                else:
+                    record = Bad(f"it is a JSON {type(value).__name__}, not an object", where, after)
+            except ValueError as error:
+                record = Bad(f"it is no JSON: {str(error)[:120]}", where, after)
+            except RecursionError:
+                record = Bad("its values are nested too deeply", where, after)
+            yield record
 
     def _separated(self, lines: Iterator[Line], start: Position) -> Iterator[Record]:
         feed = _Feed(lines, start)
@@ -188,7 +190,7 @@ class Table:
                         number += 1
                         if number - passed <= skip:
                             continue
-                        row = {name: column[at].as_py() for name, column in columns.items()}
+                        row = {name: _cell(column[at]) for name, column in columns.items()}
                         after, where = Position(number, number, 0), self._where(number)
                         yield make_row(row, self.found, number=number - 1, where=where, after=after)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -322,6 +324,19 @@ def _parquet_names(path: Path) -> list[str]:
         return [str(name) for name in pq.read_schema(path).names]
     except (pa.ArrowException, OSError) as error:
         raise OpenIliasError(f"This is no Parquet file: {str(error).rstrip('.')}.", where=path) from None
+
+
+def _cell(scalar: Any) -> Any:
+    """Return a value of Parquet; as text, or None, where Python has no such value: nanoseconds, years beyond 9999."""
+    import pyarrow as pa
+
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        try:
+            return scalar.cast(pa.string()).as_py()
+        except (ValueError, OverflowError, pa.ArrowException):
+            return None
 
 
 def _groups_from(file: Any, number: int) -> tuple[list[int], int]:

@@ -21,6 +21,7 @@ _USUAL: dict[str, tuple[str, ...]] = {  # names that a field often has, the like
     "camera": ("camera", "camera_model", "capture_device", "capturedevice"),
     "taken": ("taken", "date_taken", "datetaken", "date"),
 }
+_DEEPEST = 8  # lists in lists
 
 
 class Columns(BaseModel, frozen=True, extra="forbid"):
@@ -121,12 +122,12 @@ def _first(values: Mapping[str, Any], found: Found, field: str) -> str | None:
     return clean(" ".join(_texts(values.get(names[0])))) if names else None
 
 
-def _texts(value: Any) -> list[str]:
-    """Return the texts of a cell: none, one, or those of a list."""
+def _texts(value: Any, depth: int = 0) -> list[str]:
+    """Return the texts of a cell: none, one, or those of a list; lists in lists, but not so deep that it matters."""
     if value is None:
         return []
     if isinstance(value, (list, tuple)):
-        return [text for one in value for text in _texts(one)]
+        return [text for one in value for text in _texts(one, depth + 1)] if depth < _DEEPEST else []
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     text = str(value).strip()
