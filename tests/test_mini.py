@@ -470,3 +470,25 @@ def test_one_source_is_in_memory_at_a_time(world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr(alignment, "_ids", lambda shard: seen.append(shard.source) or real(shard))
     select_mini(world.root, MiniSettings(top=9), towers(world, 0))
     assert seen == ["a_0000.tar", "b_0001.tar"] * 2
+
+
+def test_lists_of_a_run_that_was_cut_off_are_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = MiniSettings(top=20, random=1)
+    real, written = select._write_list, []
+
+    def cut(path: Path, *rest: Any) -> str:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(select, "_write_list", cut)
+    with pytest.raises(KeyboardInterrupt):
+        select_mini(world.root, settings, towers(world))
+    assert (world.root / MINI).exists()
+    monkeypatch.setattr(select, "_write_list", real)
+    select_mini(world.root, settings.model_copy(update={"top": 21}), towers(world))
+    assert (world.root / MINI).read_text().split() == twin(world, 21, "mean")
+    (world.root / MINI).write_text("k001\n")
+    with pytest.raises(OpenIliasError, match="did not write it"):
+        select_mini(world.root, settings, towers(world))

@@ -37,6 +37,7 @@ MODELS = (
 
 _STEP = Path("build") / "mini"
 _MANIFEST = "manifest.json"
+_BEGUN = "begun.json"  # digests of lists that the manifest does not name yet
 _BATCH = 256  # texts at a time
 _USUAL = Options()
 
@@ -264,8 +265,7 @@ def _choose(
     each += [list(random_places(sizes, settings.top, settings.seed, number)) for number in range(settings.random)]
     digests = {}
     for path, places in zip(paths, each, strict=True):
-        _write_list(path, places, scored)
-        digests[path.name] = sha256_of(path)
+        digests[path.name] = _write_list(path, places, scored, work)
     made = {
         "models": list(sources),
         "settings": settings.model_dump(mode="json"),
@@ -280,6 +280,7 @@ def _choose(
     }
     previous = _lists_made(work)
     write_json(work / _MANIFEST, {"lists": previous | digests, "made_from": made, "software": software()})
+    (work / _BEGUN).unlink(missing_ok=True)
     return Mini(tuple(paths), phrases, len(texts), sum(sizes), left_out, len(chosen), float(scores.min()), models=names)
 
 
@@ -291,8 +292,8 @@ def _split(places: Places, starts: np.ndarray[Any, Any]) -> list[Places]:
     ]
 
 
-def _write_list(path: Path, places: list[Places], scored: Sequence[Scored]) -> None:
-    """Write the keys of the chosen images, in the order of their ids.
+def _write_list(path: Path, places: list[Places], scored: Sequence[Scored], work: Path) -> str:
+    """Write the keys of the chosen images, in the order of their ids; return the digest of the list.
 
     Raises:
         OpenIliasError: a key stands in two shards: lists of keys cannot tell them apart.
@@ -310,6 +311,11 @@ def _write_list(path: Path, places: list[Places], scored: Sequence[Scored]) -> N
                 where=path,
                 fix="Make the set with keys of its own for each image.",
             )
+        file.flush()
+        digest = sha256_of(temporary)
+        # Before the list is there: one that a kill left without a manifest is known to be ours.
+        write_json(work / _BEGUN, _lists_begun(work) | {path.name: digest})
+    return digest
 
 
 def _keys(places: list[Places], scored: Sequence[Scored]) -> Iterator[list[bytes]]:
@@ -325,17 +331,28 @@ def _paths(out: Path, settings: MiniSettings) -> list[Path]:
 
 def _lists_made(work: Path) -> dict[str, str]:
     """Return the lists that this command wrote before, and their digests."""
-    if not is_there(work / _MANIFEST):
+    return _digests_in(work / _MANIFEST, "lists")
+
+
+def _lists_begun(work: Path) -> dict[str, str]:
+    """Return the digests of lists that this command was about to write, or wrote and was cut off."""
+    return _digests_in(work / _BEGUN, None)
+
+
+def _digests_in(path: Path, entry: str | None) -> dict[str, str]:
+    if not is_there(path):
         return {}
-    known = read_json(work / _MANIFEST).get("lists")
+    known = read_json(path)
+    if entry is not None:
+        known = known.get(entry) if isinstance(known, dict) else None
     return dict(known) if isinstance(known, dict) else {}
 
 
 def _check_lists(out: Path, work: Path, settings: MiniSettings, *, overwrite: bool) -> None:
     """Refuse to replace a list that came from elsewhere, before the work begins."""
-    made = _lists_made(work)
+    made = (_lists_made(work), _lists_begun(work))
     for path in _paths(out, settings):
-        if is_there(path) and not overwrite and sha256_of(path) != made.get(path.name):
+        if is_there(path) and not overwrite and sha256_of(path) not in [known.get(path.name) for known in made]:
             raise OpenIliasError(
                 "There is such a list already, and this command did not write it.",
                 where=path,
