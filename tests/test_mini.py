@@ -23,6 +23,7 @@ from openilias.build.mini.phrases import categories_of, make_phrases, read_synon
 from openilias.build.mini.scores import largest_similarities
 from openilias.build.mini.select import MiniSettings, Tower, select_mini
 from openilias.core.errors import OpenIliasError
+from openilias.core.files import owned
 from openilias.core.manifests import write_manifest
 from openilias.core.shards import Share
 from openilias.data import read_ilias
@@ -492,3 +493,56 @@ def test_lists_of_a_run_that_was_cut_off_are_its_own(world: World, monkeypatch: 
     (world.root / MINI).write_text("k001\n")
     with pytest.raises(OpenIliasError, match="did not write it"):
         select_mini(world.root, settings, towers(world))
+
+
+def shared(world: World, number: int, out: Path, sources: list[Tower]) -> select.Mini:
+    options = Options(share=Share(number, 2))
+    return select_mini(world.root, MiniSettings(top=20), sources, out=out, options=options)
+
+
+def test_shares_that_overtake_each_other_still_write_the_lists(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One share is behind with the first model, the other with the last: the one that ends last sees all."""
+    real, done = select.score_store, []
+
+    def meanwhile(*arguments: Any, **options: Any) -> list[str]:
+        left = real(*arguments, **options)
+        if not done:  # the first model of this share is done, that of the other is not; now comes all of the other
+            done.append(1)
+            done.append(shared(world, 0, tmp_path / "out", towers(world, 0, 2)))
+        return left
+
+    monkeypatch.setattr(select, "score_store", meanwhile)
+    last = shared(world, 1, tmp_path / "out", towers(world, 0, 2))
+    assert done[1].unfinished
+    assert not last.unfinished
+    assert (last.chosen, len(last.lists)) == (20, 1)
+
+
+def test_shares_describe_and_the_last_one_scores(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def describe(*arguments: Any) -> list[str]:
+        place, share = arguments[3], arguments[4].share
+        if not share.number:
+            return ["of the other"]
+        if not place.exists():
+            make_store(place, SHARDS, world.vectors[0], model={"name": "m0"})
+        return []
+
+    monkeypatch.setattr(select, "extract_share", describe)
+    assert shared(world, 0, tmp_path / "out", [Tower("m0")]).unfinished
+    assert shared(world, 1, tmp_path / "out", [Tower("m0")]).chosen == 20
+
+
+def test_of_two_shares_that_end_at_once_one_writes(
+    world: World, ilias: Callable[..., Any], tmp_path: Path
+) -> None:
+    select_mini(world.root, MiniSettings(top=20), towers(world, 0), out=tmp_path)
+    with owned(tmp_path / "build" / "mini"):
+        options = ("--top", 20, "--store", world.stores[0], "--out", tmp_path)
+        done = ilias("build", "mini", world.root, *options, "--shard", "0/2")
+        assert (done.code, "another one" in done.err + done.out) == (0, True), done.err
+        done = ilias("build", "mini", world.root, *options)
+        assert (done.code, "Another process" in done.err) == (2, True), done.err

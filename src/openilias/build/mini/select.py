@@ -16,11 +16,12 @@ from openilias.build.mini.choice import Best, Combine, Places, random_places, ru
 from openilias.build.mini.phrases import Phrases, make_phrases
 from openilias.build.mini.scores import ALGORITHM_VERSION, Floats, score_store
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import atomic_path, is_there, owned, read_json, sha256_of, write_json
+from openilias.core.files import InUseError, atomic_path, is_there, owned, read_json, sha256_of, write_json
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
 from openilias.core.manifests import software
 from openilias.core.progress import tell
 from openilias.core.protocol import Protocol
+from openilias.core.shards import Share
 from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
 from openilias.descriptors.extract import Options, extract_share
@@ -86,7 +87,8 @@ class Mini:
     """What was chosen.
 
     Attributes:
-        lists: the list, and those of the random subsets; none while shards are left to others of a share.
+        lists: the list, and those of the random subsets; none while shards are left to others of a share, or where
+            another one of it writes them.
         phrases: what the texts were made of.
         texts: how many different ones.
         images: distractors that all models have described.
@@ -149,17 +151,26 @@ def select_mini(
     work = out / _STEP
     _check_lists(out, work, settings, overwrite=overwrite)
     work.mkdir(parents=True, exist_ok=True)
-    scored, sources, unfinished = [], [], []
-    for tower in towers:
-        done, source, left = _score(benchmark, tower, texts, work, device, options)
-        unfinished += left
-        sources.append(source)
-        scored += done
+    each = [_score(benchmark, tower, texts, work, device, options) for tower in towers]
+    if not each[-1][2]:
+        # Others of a share may have been behind with an earlier model, and are done with all of them by now.
+        each = [
+            _score(benchmark, tower, texts, work, device, options) if done[2] else done
+            for tower, done in zip(towers, each, strict=True)
+        ]
+    scored = [one for done, _, _ in each for one in done]
+    sources = [source for _, source, _ in each]
+    unfinished = dict.fromkeys(name for _, _, left in each for name in left)
     names = tuple(tower.model for tower in towers)
     if unfinished:
-        return Mini((), phrases, len(texts), models=names, unfinished=tuple(dict.fromkeys(unfinished)))
-    with owned(work):
-        return _choose(scored, sources, settings, phrases, texts, out, work, names)
+        return Mini((), phrases, len(texts), models=names, unfinished=tuple(unfinished))
+    try:
+        with owned(work):
+            return _choose(scored, sources, settings, phrases, texts, out, work, names)
+    except InUseError:
+        if options.share.everything:
+            raise
+        return Mini((), phrases, len(texts), models=names)  # another one of the share ended just now, and writes them
 
 
 def _score(
@@ -196,7 +207,9 @@ def _score(
     }
     folder = work / "scores" / fingerprint(source)[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    left = score_store(store, described, folder, device=device, share=options.share)
+    # Where the descriptors are made here, the last one to do so scores what the others could not yet.
+    share = options.share if tower.store is not None else Share()
+    left = score_store(store, described, folder, device=device, share=share)
     return [Scored(store, folder)], source, left
 
 
