@@ -467,9 +467,10 @@ def test_the_command(world: World, ilias: Callable[..., Any], tmp_path: Path) ->
 
 def test_one_source_is_in_memory_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = alignment._ids
-    monkeypatch.setattr(alignment, "_ids", lambda shard: seen.append(shard.source) or real(shard))
-    select_mini(world.root, MiniSettings(top=9), towers(world, 0))
+    real = alignment._sorted_ids
+    monkeypatch.setattr(alignment, "_sorted_ids", lambda shard: seen.append(shard.source) or real(shard))
+    copies = [*towers(world, 0), Tower("m0", world.stores[0])]  # their ids are those of the first one: read once
+    select_mini(world.root, MiniSettings(top=9), copies)
     assert seen == ["a_0000.tar", "b_0001.tar"] * 2
 
 
