@@ -23,7 +23,7 @@ from openilias.build.mini.phrases import categories_of, make_phrases, read_synon
 from openilias.build.mini.scores import largest_similarities
 from openilias.build.mini.select import MiniSettings, Tower, select_mini
 from openilias.core.errors import OpenIliasError
-from openilias.core.files import owned
+from openilias.core.files import owned, sha256_of
 from openilias.core.manifests import write_manifest
 from openilias.core.shards import Share
 from openilias.data import read_ilias
@@ -521,9 +521,7 @@ def test_shares_that_overtake_each_other_still_write_the_lists(
     assert (last.chosen, len(last.lists)) == (20, 1)
 
 
-def test_shares_describe_and_the_last_one_scores(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shares_describe_and_the_last_one_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def describe(*arguments: Any) -> list[str]:
         place, share = arguments[3], arguments[4].share
         if not share.number:
@@ -537,9 +535,7 @@ def test_shares_describe_and_the_last_one_scores(
     assert shared(world, 1, tmp_path / "out", [Tower("m0")]).chosen == 20
 
 
-def test_of_two_shares_that_end_at_once_one_writes(
-    world: World, ilias: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_of_two_shares_that_end_at_once_one_writes(world: World, ilias: Callable[..., Any], tmp_path: Path) -> None:
     select_mini(world.root, MiniSettings(top=20), towers(world, 0), out=tmp_path)
     with owned(tmp_path / "build" / "mini"):
         options = ("--top", 20, "--store", world.stores[0], "--out", tmp_path)
@@ -547,3 +543,31 @@ def test_of_two_shares_that_end_at_once_one_writes(
         assert (done.code, "another one" in done.err + done.out) == (0, True), done.err
         done = ilias("build", "mini", world.root, *options)
         assert (done.code, "Another process" in done.err) == (2, True), done.err
+
+
+def test_too_many_are_refused_before_the_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_score", None)
+    with pytest.raises(OpenIliasError, match="70 distractors, fewer than the 71"):
+        select_mini(world.root, MiniSettings(top=71), towers(world))
+    assert not (world.root / "build").exists()
+
+
+def test_keys_that_a_list_cannot_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_model(monkeypatch)
+    shards = {"a_0000.tar": ["x", "y "]}
+    make_set(tmp_path / "set", shards)
+    vectors = dict(zip(["a_0000.tar/x", "a_0000.tar/y "], unit(2, 1), strict=True))
+    store = make_store(tmp_path / "m0", shards, vectors)
+    with pytest.raises(OpenIliasError, match="cannot stand in a list: 'y '"):
+        select_mini(tmp_path / "set", MiniSettings(top=2), [Tower("m0", store)])
+    assert not (tmp_path / "set" / MINI).exists()
+
+
+def test_names_of_own_tables_are_in_no_manifest(world: World, tmp_path: Path) -> None:
+    table = tmp_path / "of-our-customer.csv"
+    table.write_text("template\nsomething else *\n")
+    select_mini(world.root, MiniSettings(top=20, templates=table), towers(world, 0))
+    text = (world.root / "build" / "mini" / "manifest.json").read_text()
+    assert "customer" not in text
+    made = json.loads(text)["made_from"]["settings"]["tables"]
+    assert made == {"synonyms": "ours", "templates": sha256_of(table)}

@@ -31,10 +31,11 @@ from openilias.models.zoo import TextFiles, find_model, load_model
 
 MODELS = (
     "vit_large_patch16_siglip_384.webli",
-    "vit_large_patch14_clip_224.laion2b",
+    "convnext_large_mlp.clip_laion2b_ft_soup_320",
     "eva02_large_patch14_clip_336.merged2b",
 )
-"""Large SigLIP, OpenCLIP and EVA-CLIP; the paper names the families, and not which of their large models."""
+"""Large SigLIP, OpenCLIP and EVA-CLIP; the paper names the families. Of several large models of one it takes the best
+(section B), which for OpenCLIP is ConvNeXt."""
 
 _STEP = Path("build") / "mini"
 _MANIFEST = "manifest.json"
@@ -150,6 +151,7 @@ def select_mini(
     )
     work = out / _STEP
     _check_lists(out, work, settings, overwrite=overwrite)
+    _check_top(settings.top, towers)
     work.mkdir(parents=True, exist_ok=True)
     each = [_score(benchmark, tower, texts, work, device, options) for tower in towers]
     if not each[-1][2]:
@@ -171,6 +173,14 @@ def select_mini(
         if options.share.everything:
             raise
         return Mini((), phrases, len(texts), models=names)  # another one of the share ended just now, and writes them
+
+
+def _check_top(top: int, towers: Sequence[Tower]) -> None:
+    """Refuse to ask for more than a store has before hours of work; what all have in common is known later."""
+    for place in (tower.store for tower in towers if tower.store is not None):
+        if (rows := open_store(place).rows) < top:
+            what = f"There are {rows} distractors, fewer than the {top} that are asked for."
+            raise OpenIliasError(what, where=place, fix="Ask for less.")
 
 
 def _score(
@@ -276,12 +286,15 @@ def _choose(
     paths = _paths(out, settings)
     each = [_split(chosen, starts)]
     each += [list(random_places(sizes, settings.top, settings.seed, number)) for number in range(settings.random)]
+    # Not their names: manifests are published.
+    own = {"synonyms": settings.synonyms, "templates": settings.templates}
+    tables = {name: "ours" if path is None else sha256_of(path) for name, path in own.items()}
     digests = {}
     for path, places in zip(paths, each, strict=True):
         digests[path.name] = _write_list(path, places, scored, work)
     made = {
         "models": list(sources),
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"synonyms", "templates"}) | {"tables": tables},
         "labels": len(phrases.labels),
         "terms": len(phrases.terms),
         "templates": len(phrases.templates),
@@ -314,6 +327,7 @@ def _write_list(path: Path, places: list[Places], scored: Sequence[Scored], work
     written: list[Keys] = []
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for keys in _keys(places, scored):
+            _check_keys(keys, path)
             file.write(b"".join(key + b"\n" for key in keys))
             written.append(np.array(keys, np.bytes_))
         names, counts = np.unique(np.concatenate(written) if written else np.zeros(0, "S1"), return_counts=True)
@@ -329,6 +343,17 @@ def _write_list(path: Path, places: list[Places], scored: Sequence[Scored], work
         # Before the list is there: one that a kill left without a manifest is known to be ours.
         write_json(work / _BEGUN, _lists_begun(work) | {path.name: digest})
     return digest
+
+
+def _check_keys(keys: list[bytes], path: Path) -> None:
+    """Refuse keys that a reader of the list would take for others."""
+    odd = [ascii(key.decode()) for key in keys if not key or key != key.strip() or b"\n" in key]
+    if odd:
+        raise OpenIliasError(
+            f"These keys cannot stand in a list: {first_few(odd)}.",
+            where=path,
+            fix="Keys do not begin or end with a space, and have no ends of lines.",
+        )
 
 
 def _keys(places: list[Places], scored: Sequence[Scored]) -> Iterator[list[bytes]]:
