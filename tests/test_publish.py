@@ -21,16 +21,18 @@ from PIL import Image
 
 from conftest import Outcome, kill_when
 from faulty_server import FaultyServer
+from openilias.build.caption import Caption, write_captions
 from openilias.build.publish import publishing
 from openilias.build.publish.browse import Entry, PageJob, Shot, render
 from openilias.build.publish.checks import check_files
 from openilias.build.publish.datasheet import read_answers
+from openilias.build.publish.decisions import find_decisions
 from openilias.build.publish.facts import Manifest, manifests_of, public_leaves
 from openilias.build.publish.markdown import link, plain, table
 from openilias.build.publish.outputs import Output
 from openilias.build.publish.publishing import MANIFEST, Published, check, publish
 from openilias.build.publish.questions import KEYS, OPTIONAL, QUESTIONS
-from openilias.build.publish.rows import facts_of_rows
+from openilias.build.publish.rows import facts_of_rows, write_public
 from openilias.build.publish.settings import PublishSettings
 from openilias.build.publish.verify_published import verify_published
 from openilias.build.stored import StoredImage, read_rows, rows_file, write_rows
@@ -927,3 +929,26 @@ def test_a_licence_that_has_an_address_is_known(own: Path) -> None:
 
 def test_the_set_is_a_benchmark_that_every_command_reads(whole_set: Path) -> None:
     assert not [one for one in find_ilias(whole_set).findings if one.severity == "error"]
+
+
+def test_ids_are_no_formulas_in_the_attribution(tmp_path: Path) -> None:
+    ids = ["=HYPERLINK(1)/query/Q000_00.jpg", "-1+2/query/Q001_00.jpg", "cup/query/Q002_00.jpg"]
+    write_rows(tmp_path / "core.parquet", [StoredImage(item, "stored", licence="CC0") for item in ids])
+    places = tmp_path / "rows.parquet", tmp_path / "part.gz"
+    write_public(tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="")
+    lines = gzip.decompress(places[1].read_bytes()).decode().splitlines()
+    assert [line.split(",")[0].strip('"') for line in lines] == [f"'{ids[0]}", f"'{ids[1]}", ids[2]]
+    write_public(tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="a_0000.tar/")
+    lines = gzip.decompress(places[1].read_bytes()).decode().splitlines()
+    assert lines[0].startswith(f'"a_0000.tar/{ids[0]}"')
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0c", "\x1c"])
+def test_tables_of_decisions_may_hold_odd_ends_of_lines(own: Path, odd: str) -> None:
+    """Answers of models may; CSV has no quotes around them."""
+    table = own / "build/caption/captions.csv"
+    before = find_decisions(own, set(), set(), allow_open=False)[0].captions
+    write_captions(table, [Caption("cup", status="accepted", text="a cup", raw=f"a{odd}cup")])
+    found, findings = find_decisions(own, set(), set(), allow_open=False)
+    assert (found.captions, sum(before.values()) > 1) == ({"accepted": 1}, True)
+    assert not [one for one in findings if one.kind == "table-malformed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -175,7 +176,7 @@ def _read(path: Path, name: str, findings: list[Finding]) -> list[dict[str, str]
 
 
 def _rows(text: str, path: Path, name: str, findings: list[Finding]) -> Iterator[dict[str, str]]:
-    lines = csv.reader(text.splitlines(keepends=True), strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = next(lines, [])
     lacking = sorted(_COLUMNS[name] - set(header))
     if lacking or len(set(header)) < len(header):
