@@ -9,9 +9,12 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -938,7 +941,9 @@ def test_ids_are_no_formulas_in_the_attribution(tmp_path: Path) -> None:
     write_public(tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="")
     lines = gzip.decompress(places[1].read_bytes()).decode().splitlines()
     assert [line.split(",")[0].strip('"') for line in lines] == [f"'{ids[0]}", f"'{ids[1]}", ids[2]]
-    write_public(tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="a_0000.tar/")
+    write_public(
+        tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="a_0000.tar/"
+    )
     lines = gzip.decompress(places[1].read_bytes()).decode().splitlines()
     assert lines[0].startswith(f'"a_0000.tar/{ids[0]}"')
 
@@ -952,3 +957,35 @@ def test_tables_of_decisions_may_hold_odd_ends_of_lines(own: Path, odd: str) -> 
     found, findings = find_decisions(own, set(), set(), allow_open=False)
     assert (found.captions, sum(before.values()) > 1) == ({"accepted": 1}, True)
     assert not [one for one in findings if one.kind == "table-malformed"]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_disk_that_fills_is_told_and_the_rest_follows(own: Path, out: Path) -> None:
+    with largest_file(30_000), pytest.raises(OpenIliasError, match="cannot be written: File too large") as refused:
+        publish(own, out, SETTINGS, workers=1)
+    assert refused.value.where
+    assert "run the same command again" in str(refused.value.fix)
+    assert not (out / "checksums.txt").exists()
+    publish(own, out, SETTINGS, workers=1)
+    assert not verify_published(out).findings
+
+
+def test_links_to_another_disk_are_refused_before_the_work(
+    own: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "check_files", None)
+    monkeypatch.setattr(publishing, "_standing", lambda path: Path("/proc"))
+    with pytest.raises(OpenIliasError, match="on another disk than this shard"):
+        publish(own, out, SETTINGS, workers=1)
+    assert not out.exists()

@@ -25,7 +25,7 @@ from openilias.core.shards import Share
 from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
 from openilias.descriptors.extract import Options, extract_share
-from openilias.descriptors.store import DescriptorStore, StoreShard, open_store
+from openilias.descriptors.store import DescriptorStore, StoreShard, open_store, told_if_full
 from openilias.models.backbone import Backbone
 from openilias.models.zoo import TextFiles, find_model, load_model
 
@@ -325,7 +325,7 @@ def _write_list(path: Path, places: list[Places], scored: Sequence[Scored], work
         OpenIliasError: a key stands in two shards: lists of keys cannot tell them apart.
     """
     written: list[Keys] = []
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with told_if_full(path), atomic_path(path) as temporary, temporary.open("wb") as file:
         for keys in _keys(places, scored):
             _check_keys(keys, path)
             file.write(b"".join(key + b"\n" for key in keys))
