@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ from openilias.build.caption import apply as applying
 from openilias.build.caption.endpoint import Asker, check_endpoint
 from openilias.build.caption.estimate import image_tokens
 from openilias.build.caption.judge import judge, one_line
-from openilias.build.caption.local import local_messages
+from openilias.build.caption.local import Local, local_messages
 from openilias.build.caption.questions import image_bytes, messages_of
 from openilias.core.errors import OpenIliasError
 from openilias.data import read_ilias
@@ -963,3 +964,28 @@ def test_a_key_that_others_can_read_on_the_way(
 ) -> None:
     check_endpoint(Endpoint(url))
     assert ("is no https" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sampling"),
+    [(None, {}), (0.0, {"do_sample": False}), (0.5, {"do_sample": True, "temperature": 0.5})],
+)
+def test_a_model_that_runs_here_samples_as_it_is_told(temperature: float | None, sampling: dict[str, Any]) -> None:
+    import torch
+    from transformers import BatchEncoding
+
+    told: dict[str, Any] = {}
+
+    def generate(**options: Any) -> torch.Tensor:
+        told.update(options)
+        return torch.tensor([[1, 2, 3]])
+
+    inputs = BatchEncoding({"input_ids": torch.tensor([[1, 2]])})
+    local = object.__new__(Local)
+    local._network = SimpleNamespace(generate=generate, generation_config=SimpleNamespace(eos_token_id=3))
+    local._processor = SimpleNamespace(
+        apply_chat_template=lambda *_, **__: inputs, batch_decode=lambda *_, **__: ["A cup."]
+    )
+    local._device, local.record = "cpu", {"model": "m", "revision": None, "weights": "w"}
+    assert local.answer([], Settings(model="m", temperature=temperature)).text == "A cup."
+    assert {name: told[name] for name in told if name in ("do_sample", "temperature")} == sampling

@@ -375,7 +375,7 @@ def test_keys() -> None:
 
 def refused(world: World, match: str, *sources: Tower) -> None:
     with pytest.raises(OpenIliasError, match=match):
-        select_mini(world.root, MiniSettings(top=5), sources)
+        select_mini(world.root, MiniSettings(top=1), sources)
     assert not (world.root / MINI).exists()
 
 
@@ -545,8 +545,11 @@ def test_of_two_shares_that_end_at_once_one_writes(world: World, ilias: Callable
         assert (done.code, "Another process" in done.err) == (2, True), done.err
 
 
-def test_too_many_are_refused_before_the_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_chosen_is_refused_before_the_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "_score", None)
+    fewer = make_store(world.root.parent / "fewer", {"a_0000.tar": SHARDS["a_0000.tar"]}, world.vectors[1])
+    with pytest.raises(OpenIliasError, match="other shards than"):
+        select_mini(world.root, MiniSettings(top=9), [*towers(world, 0), Tower("m1", fewer)])
     with pytest.raises(OpenIliasError, match="70 distractors, fewer than the 71"):
         select_mini(world.root, MiniSettings(top=71), towers(world))
     assert not (world.root / "build").exists()

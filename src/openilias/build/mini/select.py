@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from openilias.build.mini.alignment import Keys, Scored, key_of, together
 from openilias.build.mini.choice import Best, Combine, Places, random_places, rule_of
 from openilias.build.mini.phrases import Phrases, make_phrases
-from openilias.build.mini.scores import ALGORITHM_VERSION, Floats, score_store
+from openilias.build.mini.scores import ALGORITHM_VERSION, Floats, names_of, score_store
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import InUseError, atomic_path, is_there, owned, read_json, sha256_of, write_json
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
@@ -151,7 +151,7 @@ def select_mini(
     )
     work = out / _STEP
     _check_lists(out, work, settings, overwrite=overwrite)
-    _check_top(settings.top, towers)
+    _check_early(settings.top, [open_store(tower.store) for tower in towers if tower.store is not None])
     work.mkdir(parents=True, exist_ok=True)
     each = [_score(benchmark, tower, texts, work, device, options) for tower in towers]
     if not each[-1][2]:
@@ -175,12 +175,14 @@ def select_mini(
         return Mini((), phrases, len(texts), models=names)  # another one of the share ended just now, and writes them
 
 
-def _check_top(top: int, towers: Sequence[Tower]) -> None:
-    """Refuse to ask for more than a store has before hours of work; what all have in common is known later."""
-    for place in (tower.store for tower in towers if tower.store is not None):
-        if (rows := open_store(place).rows) < top:
-            what = f"There are {rows} distractors, fewer than the {top} that are asked for."
-            raise OpenIliasError(what, where=place, fix="Ask for less.")
+def _check_early(top: int, stores: Sequence[DescriptorStore]) -> None:
+    """Refuse stores of other shards or of too few images before hours of work; what all have is known later."""
+    if stores:
+        names_of(stores)
+    for store in stores:
+        if store.rows < top:
+            what = f"There are {store.rows} distractors, fewer than the {top} that are asked for."
+            raise OpenIliasError(what, where=store.folder, fix="Ask for less.")
 
 
 def _score(
