@@ -15,6 +15,7 @@ import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from PIL import Image
 
 from conftest import Outcome, kill_when
 from faulty_server import FaultyServer
-from openilias.build.caption import Caption, write_captions
+from openilias.build.caption import Caption, apply_captions, write_captions
 from openilias.build.publish import publishing
 from openilias.build.publish.browse import Entry, PageJob, Shot, render
 from openilias.build.publish.checks import check_files
@@ -989,3 +990,22 @@ def test_links_to_another_disk_are_refused_before_the_work(
     with pytest.raises(OpenIliasError, match="on another disk than this shard"):
         publish(own, out, SETTINGS, workers=1)
     assert not out.exists()
+
+
+def test_texts_that_are_not_what_was_decided_are_open(own: Path) -> None:
+    """A text that a model wrote and a person rejected must not be published because nobody ran `apply` since."""
+    table = own / "build/caption/captions.csv"
+    name = read_ilias(own).text_queries[0].partition("/")[0]
+    for path in (own / "ilias_core" / name / "query").glob("T*.txt"):
+        path.unlink()
+    write_captions(table, [Caption(name, status="accepted", text="a cup")])
+    apply_captions(own)
+    captions, found = Caption(name, status="accepted", text="a cup"), {}
+    for caption in (captions, replace(captions, status="rejected"), replace(captions, text="a blue cup")):
+        write_captions(table, [caption])
+        decisions, findings = find_decisions(own, {name}, set(), allow_open=False)
+        found[caption.status, caption.text] = [one.what for one in findings if "decided" in one.what]
+        assert bool(decisions.open) == bool(found[caption.status, caption.text])
+    assert [len(what) for what in found.values()] == [0, 1, 1]
+    write(table, "object,status", "cup,accepted")
+    assert "table-malformed" in kinds(find_decisions(own, {name}, set(), allow_open=False)[1])
