@@ -92,8 +92,8 @@ def make_private(root: Path) -> None:
     write(build / "collect" / "objects.csv", "object,status,reason,collector,evidence,first_public,cut_off,category",
           *(f"{name},accepted,,{CANARY},https://{CANARY}.example,2019-01-02,2014-05-01,x" for name in names),
           f"{CANARY}_900,rejected,{CANARY} a copy,{CANARY},{CANARY},2010-01-01,2014-05-01,x")  # fmt: skip
-    write(build / "caption" / "captions.csv", "object,category,status,text",
-          *(f"{name},x,accepted,words {CANARY}" for name in names))  # fmt: skip
+    write(build / "caption" / "captions.csv", "object,category,status,text,image,model,raw",
+          *(f"{name},x,accepted,words {CANARY},,," for name in names))  # fmt: skip
     (build / "caption" / "answers.jsonl").write_text(json.dumps({"raw": f"sk-{CANARY}"}))
     made_from = {"model": "some-vlm", "temperature": 0, "prompt": "Describe | the <b>object</b>.", "api_key": CANARY,
                  "endpoint": f"http://{CANARY}", "source": f"/home/{CANARY}", "list": [f"/home/{CANARY}/x", "y"],

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,10 @@ from openilias.build.caption import (
     write_review,
 )
 from openilias.build.caption import apply as applying
+from openilias.build.caption.endpoint import Asker, check_endpoint
 from openilias.build.caption.estimate import image_tokens
 from openilias.build.caption.judge import judge, one_line
-from openilias.build.caption.local import local_messages
+from openilias.build.caption.local import Local, local_messages
 from openilias.build.caption.questions import image_bytes, messages_of
 from openilias.core.errors import OpenIliasError
 from openilias.data import read_ilias
@@ -637,7 +639,7 @@ def test_the_page_is_inert(root: Path, fake: FakeEndpoint) -> None:
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 def test_the_page_makes_a_table_that_is_taken(root: Path, fake: FakeEndpoint, tmp_path: Path) -> None:
-    fake.script = [answers(HOSTILE), answers('Two\nlines, "so"')]
+    fake.script = [answers(HOSTILE), answers('Two\nlines, "so"'), answers("=1+1")]
     asking(root, fake)
     page = write_review(root).read_text()
     script = page.rsplit("<script>", 1)[1].split("</script>")[0]
@@ -662,6 +664,8 @@ def test_the_page_makes_a_table_that_is_taken(root: Path, fake: FakeEndpoint, tm
     after = take_captions(root, edited).captions
     assert after["bag_003"].text == HOSTILE
     assert after["cup_001"].text == 'A "blue", cup'
+    assert after["hat_002"].text == "=1+1"
+    assert ",'=1+1," in done.stdout
     assert {name: caption.raw for name, caption in after.items()} == {n: c.raw for n, c in before.items()}
     assert [caption.status for caption in after.values()] == ["accepted", "accepted", "draft", "draft"]
 
@@ -942,3 +946,65 @@ def test_another_prompt(root: Path, fake: FakeEndpoint, ilias: Callable[..., Out
 
 def test_one_line() -> None:
     assert one_line(" a\r\n\tb\u00a0\u2028c\u200b\x07 ") == "a b c"
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1 cup", "@a", "'=1", "''-x", "'a cup'", "a=b"])
+def test_texts_that_a_spreadsheet_would_compute(tmp_path: Path, text: str) -> None:
+    table = tmp_path / "captions.csv"
+    written = Caption("=cup", status="accepted", text=text, raw=f"\t{text}", model="@m")
+    write_captions(table, [written])
+    assert not re.search(r"(^|[,\n])[\"]?[=+\-@\t\r]", table.read_text())
+    assert read_captions(table) == {"=cup": written}
+
+
+def test_a_key_is_found_however_its_letters_are_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-a/b+<c>"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    asker = Asker(Endpoint("http://127.0.0.1/v1"), SETTINGS)
+    for way in (
+        key,
+        "sk-a\\/b+<c>",
+        "sk-a/b\\u002B\\u003cc\\u003E",
+        "sk-a%2Fb%2b%3Cc%3e",
+        "sk-a/b+&lt;c&gt;",
+        "sk-a&#47;b+<c>",
+    ):
+        assert asker.hidden(f"Your key {way}!") == "Your key [key]!"
+    assert asker.hidden("sk-a/b+<d>") == "sk-a/b+<d>"
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [("http://api.example.org/v1", True), ("http://8.8.8.8/v1", True), ("https://api.example.org/v1", False)]
+    + [(f"http://{host}:8000/v1", False) for host in ("localhost", "127.0.0.1", "[::1]", "10.0.0.5", "gpu1")],
+)
+def test_a_key_that_others_can_read_on_the_way(
+    root: Path, capsys: pytest.CaptureFixture[str], url: str, warned: bool
+) -> None:
+    check_endpoint(Endpoint(url))
+    assert ("is no https" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sampling"),
+    [(None, {}), (0.0, {"do_sample": False}), (0.5, {"do_sample": True, "temperature": 0.5})],
+)
+def test_a_model_that_runs_here_samples_as_it_is_told(temperature: float | None, sampling: dict[str, Any]) -> None:
+    import torch
+    from transformers import BatchEncoding
+
+    told: dict[str, Any] = {}
+
+    def generate(**options: Any) -> torch.Tensor:
+        told.update(options)
+        return torch.tensor([[1, 2, 3]])
+
+    inputs = BatchEncoding({"input_ids": torch.tensor([[1, 2]])})
+    local = object.__new__(Local)
+    local._network = SimpleNamespace(generate=generate, generation_config=SimpleNamespace(eos_token_id=3))
+    local._processor = SimpleNamespace(
+        apply_chat_template=lambda *_, **__: inputs, batch_decode=lambda *_, **__: ["A cup."]
+    )
+    local._device, local.record = "cpu", {"model": "m", "revision": None, "weights": "w"}
+    assert local.answer([], Settings(model="m", temperature=temperature)).text == "A cup."
+    assert {name: told[name] for name in told if name in ("do_sample", "temperature")} == sampling

@@ -23,6 +23,7 @@ from openilias.build.mini.phrases import categories_of, make_phrases, read_synon
 from openilias.build.mini.scores import largest_similarities
 from openilias.build.mini.select import MiniSettings, Tower, select_mini
 from openilias.core.errors import OpenIliasError
+from openilias.core.files import owned, sha256_of
 from openilias.core.manifests import write_manifest
 from openilias.core.shards import Share
 from openilias.data import read_ilias
@@ -374,7 +375,7 @@ def test_keys() -> None:
 
 def refused(world: World, match: str, *sources: Tower) -> None:
     with pytest.raises(OpenIliasError, match=match):
-        select_mini(world.root, MiniSettings(top=5), sources)
+        select_mini(world.root, MiniSettings(top=1), sources)
     assert not (world.root / MINI).exists()
 
 
@@ -466,7 +467,110 @@ def test_the_command(world: World, ilias: Callable[..., Any], tmp_path: Path) ->
 
 def test_one_source_is_in_memory_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = alignment._ids
-    monkeypatch.setattr(alignment, "_ids", lambda shard: seen.append(shard.source) or real(shard))
-    select_mini(world.root, MiniSettings(top=9), towers(world, 0))
+    real = alignment._sorted_ids
+    monkeypatch.setattr(alignment, "_sorted_ids", lambda shard: seen.append(shard.source) or real(shard))
+    copies = [*towers(world, 0), Tower("m0", world.stores[0])]  # their ids are those of the first one: read once
+    select_mini(world.root, MiniSettings(top=9), copies)
     assert seen == ["a_0000.tar", "b_0001.tar"] * 2
+
+
+def test_lists_of_a_run_that_was_cut_off_are_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = MiniSettings(top=20, random=1)
+    real, written = select._write_list, []
+
+    def cut(path: Path, *rest: Any) -> str:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(select, "_write_list", cut)
+    with pytest.raises(KeyboardInterrupt):
+        select_mini(world.root, settings, towers(world))
+    assert (world.root / MINI).exists()
+    monkeypatch.setattr(select, "_write_list", real)
+    select_mini(world.root, settings.model_copy(update={"top": 21}), towers(world))
+    assert (world.root / MINI).read_text().split() == twin(world, 21, "mean")
+    (world.root / MINI).write_text("k001\n")
+    with pytest.raises(OpenIliasError, match="did not write it"):
+        select_mini(world.root, settings, towers(world))
+
+
+def shared(world: World, number: int, out: Path, sources: list[Tower]) -> select.Mini:
+    options = Options(share=Share(number, 2))
+    return select_mini(world.root, MiniSettings(top=20), sources, out=out, options=options)
+
+
+def test_shares_that_overtake_each_other_still_write_the_lists(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One share is behind with the first model, the other with the last: the one that ends last sees all."""
+    real, done = select.score_store, []
+
+    def meanwhile(*arguments: Any, **options: Any) -> list[str]:
+        left = real(*arguments, **options)
+        if not done:  # the first model of this share is done, that of the other is not; now comes all of the other
+            done.append(1)
+            done.append(shared(world, 0, tmp_path / "out", towers(world, 0, 2)))
+        return left
+
+    monkeypatch.setattr(select, "score_store", meanwhile)
+    last = shared(world, 1, tmp_path / "out", towers(world, 0, 2))
+    assert done[1].unfinished
+    assert not last.unfinished
+    assert (last.chosen, len(last.lists)) == (20, 1)
+
+
+def test_shares_describe_and_the_last_one_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def describe(*arguments: Any) -> list[str]:
+        place, share = arguments[3], arguments[4].share
+        if not share.number:
+            return ["of the other"]
+        if not place.exists():
+            make_store(place, SHARDS, world.vectors[0], model={"name": "m0"})
+        return []
+
+    monkeypatch.setattr(select, "extract_share", describe)
+    assert shared(world, 0, tmp_path / "out", [Tower("m0")]).unfinished
+    assert shared(world, 1, tmp_path / "out", [Tower("m0")]).chosen == 20
+
+
+def test_of_two_shares_that_end_at_once_one_writes(world: World, ilias: Callable[..., Any], tmp_path: Path) -> None:
+    select_mini(world.root, MiniSettings(top=20), towers(world, 0), out=tmp_path)
+    with owned(tmp_path / "build" / "mini"):
+        options = ("--top", 20, "--store", world.stores[0], "--out", tmp_path)
+        done = ilias("build", "mini", world.root, *options, "--shard", "0/2")
+        assert (done.code, "another one" in done.err + done.out) == (0, True), done.err
+        done = ilias("build", "mini", world.root, *options)
+        assert (done.code, "Another process" in done.err) == (2, True), done.err
+
+
+def test_what_cannot_be_chosen_is_refused_before_the_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_score", None)
+    fewer = make_store(world.root.parent / "fewer", {"a_0000.tar": SHARDS["a_0000.tar"]}, world.vectors[1])
+    with pytest.raises(OpenIliasError, match="other shards than"):
+        select_mini(world.root, MiniSettings(top=9), [*towers(world, 0), Tower("m1", fewer)])
+    with pytest.raises(OpenIliasError, match="70 distractors, fewer than the 71"):
+        select_mini(world.root, MiniSettings(top=71), towers(world))
+    assert not (world.root / "build").exists()
+
+
+def test_keys_that_a_list_cannot_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_model(monkeypatch)
+    shards = {"a_0000.tar": ["x", "y "]}
+    make_set(tmp_path / "set", shards)
+    vectors = dict(zip(["a_0000.tar/x", "a_0000.tar/y "], unit(2, 1), strict=True))
+    store = make_store(tmp_path / "m0", shards, vectors)
+    with pytest.raises(OpenIliasError, match="cannot stand in a list: 'y '"):
+        select_mini(tmp_path / "set", MiniSettings(top=2), [Tower("m0", store)])
+    assert not (tmp_path / "set" / MINI).exists()
+
+
+def test_names_of_own_tables_are_in_no_manifest(world: World, tmp_path: Path) -> None:
+    table = tmp_path / "of-our-customer.csv"
+    table.write_text("template\nsomething else *\n")
+    select_mini(world.root, MiniSettings(top=20, templates=table), towers(world, 0))
+    text = (world.root / "build" / "mini" / "manifest.json").read_text()
+    assert "customer" not in text
+    made = json.loads(text)["made_from"]["settings"]["tables"]
+    assert made == {"synonyms": "ours", "templates": sha256_of(table)}

@@ -9,9 +9,13 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,16 +25,18 @@ from PIL import Image
 
 from conftest import Outcome, kill_when
 from faulty_server import FaultyServer
+from openilias.build.caption import Caption, apply_captions, write_captions
 from openilias.build.publish import publishing
 from openilias.build.publish.browse import Entry, PageJob, Shot, render
 from openilias.build.publish.checks import check_files
 from openilias.build.publish.datasheet import read_answers
+from openilias.build.publish.decisions import find_decisions
 from openilias.build.publish.facts import Manifest, manifests_of, public_leaves
 from openilias.build.publish.markdown import link, plain, table
 from openilias.build.publish.outputs import Output
 from openilias.build.publish.publishing import MANIFEST, Published, check, publish
 from openilias.build.publish.questions import KEYS, OPTIONAL, QUESTIONS
-from openilias.build.publish.rows import facts_of_rows
+from openilias.build.publish.rows import facts_of_rows, write_public
 from openilias.build.publish.settings import PublishSettings
 from openilias.build.publish.verify_published import verify_published
 from openilias.build.stored import StoredImage, read_rows, rows_file, write_rows
@@ -927,3 +933,79 @@ def test_a_licence_that_has_an_address_is_known(own: Path) -> None:
 
 def test_the_set_is_a_benchmark_that_every_command_reads(whole_set: Path) -> None:
     assert not [one for one in find_ilias(whole_set).findings if one.severity == "error"]
+
+
+def test_ids_are_no_formulas_in_the_attribution(tmp_path: Path) -> None:
+    ids = ["=HYPERLINK(1)/query/Q000_00.jpg", "-1+2/query/Q001_00.jpg", "cup/query/Q002_00.jpg"]
+    write_rows(tmp_path / "core.parquet", [StoredImage(item, "stored", licence="CC0") for item in ids])
+    places = tmp_path / "rows.parquet", tmp_path / "part.gz"
+    write_public(tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="")
+    lines = gzip.decompress(places[1].read_bytes()).decode().splitlines()
+    assert [line.split(",")[0].strip('"') for line in lines] == [f"'{ids[0]}", f"'{ids[1]}", ids[2]]
+    write_public(
+        tmp_path / "core.parquet", *places, licence=None, only=frozenset(ids), lacking=[], prefix="a_0000.tar/"
+    )
+    lines = gzip.decompress(places[1].read_bytes()).decode().splitlines()
+    assert lines[0].startswith(f'"a_0000.tar/{ids[0]}"')
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0c", "\x1c"])
+def test_tables_of_decisions_may_hold_odd_ends_of_lines(own: Path, odd: str) -> None:
+    """Answers of models may; CSV has no quotes around them."""
+    table = own / "build/caption/captions.csv"
+    before = find_decisions(own, set(), set(), allow_open=False)[0].captions
+    write_captions(table, [Caption("cup", status="accepted", text="a cup", raw=f"a{odd}cup")])
+    found, findings = find_decisions(own, set(), set(), allow_open=False)
+    assert (found.captions, sum(before.values()) > 1) == ({"accepted": 1}, True)
+    assert not [one for one in findings if one.kind == "table-malformed"]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_disk_that_fills_is_told_and_the_rest_follows(own: Path, out: Path) -> None:
+    with largest_file(30_000), pytest.raises(OpenIliasError, match="cannot be written: File too large") as refused:
+        publish(own, out, SETTINGS, workers=1)
+    assert refused.value.where
+    assert "run the same command again" in str(refused.value.fix)
+    assert not (out / "checksums.txt").exists()
+    publish(own, out, SETTINGS, workers=1)
+    assert not verify_published(out).findings
+
+
+def test_links_to_another_disk_are_refused_before_the_work(
+    own: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "check_files", None)
+    monkeypatch.setattr(publishing, "_standing", lambda path: Path("/proc"))
+    with pytest.raises(OpenIliasError, match="on another disk than this shard"):
+        publish(own, out, SETTINGS, workers=1)
+    assert not out.exists()
+
+
+def test_texts_that_are_not_what_was_decided_are_open(own: Path) -> None:
+    """A text that a model wrote and a person rejected must not be published because nobody ran `apply` since."""
+    table = own / "build/caption/captions.csv"
+    name = read_ilias(own).text_queries[0].partition("/")[0]
+    for path in (own / "ilias_core" / name / "query").glob("T*.txt"):
+        path.unlink()
+    write_captions(table, [Caption(name, status="accepted", text="a cup")])
+    apply_captions(own)
+    captions, found = Caption(name, status="accepted", text="a cup"), {}
+    for caption in (captions, replace(captions, status="rejected"), replace(captions, text="a blue cup")):
+        write_captions(table, [caption])
+        decisions, findings = find_decisions(own, {name}, set(), allow_open=False)
+        found[caption.status, caption.text] = [one.what for one in findings if "decided" in one.what]
+        assert bool(decisions.open) == bool(found[caption.status, caption.text])
+    assert [len(what) for what in found.values()] == [0, 1, 1]
+    write(table, "object,status", "cup,accepted")
+    assert "table-malformed" in kinds(find_decisions(own, {name}, set(), allow_open=False)[1])

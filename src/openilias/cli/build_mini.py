@@ -121,6 +121,8 @@ def mini(
     }
     if done.unfinished:
         say(f"this share is done; {len(done.unfinished)} shards are left to the others")
+    elif not done.lists:
+        say("this share is done; another one has just ended too, and writes the lists")
     else:
         say(f"{done.chosen} of {done.images} distractors, with a score of {done.least:.4f} or more")
         for path in done.lists:

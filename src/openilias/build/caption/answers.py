@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openilias.core.errors import OpenIliasError
 from openilias.core.files import owned, read_bytes
+from openilias.descriptors.store import told_if_full
 
 Status = Literal[
     "ok", "refusal", "filtered", "length", "empty", "too-long", "no-choices", "malformed", "not-json", "html",
@@ -88,9 +89,10 @@ class Answers:
         """Keep an answer; it is on the disk when this returns."""
         # Escapes keep what is no text, such as half a surrogate pair.
         line = json.dumps(answer.model_dump(mode="json"), ensure_ascii=True, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with told_if_full(Path(self._file.name)):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.latest[answer.request] = answer
 
 

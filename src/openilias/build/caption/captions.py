@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from openilias.core.files import read_bytes, write_bytes
 Decision = Literal["draft", "accepted", "rejected"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 COLUMNS = ("object", "category", "status", "text", "image", "model", "raw")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _MOST_BYTES = 256 * 2**20
 
 
@@ -96,7 +98,7 @@ def _caption(header: list[str], words: list[str], where: str) -> Caption:
 
     if len(words) != len(header):
         raise wrong(f"Expected {len(header)} columns, found {len(words)}.")
-    found = dict(zip(header, words, strict=True))
+    found = {column: _computed(word) for column, word in zip(header, words, strict=True)}
     name, status, text = (found[column].strip() for column in ("object", "status", "text"))
     decision = next((known for known in DECISIONS if known == status), None)
     if not name or "/" in name or not name.isprintable():
@@ -113,13 +115,23 @@ def _caption(header: list[str], words: list[str], where: str) -> Caption:
     return Caption(name, status=decision, text=" ".join(text.split()), raw=found["raw"], **kept)
 
 
+def _inert(text: str) -> str:
+    """Return a text with ``'`` before it if a spreadsheet would compute it: models and names are strangers."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _computed(text: str) -> str:
+    """Return what :func:`_inert` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
 def write_captions(path: Path, captions: Iterable[Caption]) -> None:
     """Write ``captions.csv``, sorted, all or nothing."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for caption in sorted(captions, key=lambda caption: caption.object):
-        writer.writerow([getattr(caption, column) for column in COLUMNS])
+        writer.writerow([_inert(getattr(caption, column)) for column in COLUMNS])
     write_bytes(path, text.getvalue().encode())
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import ipaddress
 import os
 import random
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -81,6 +84,7 @@ class Asker:
         self._endpoint, self._settings = endpoint, settings
         self._openai = _library()
         self._key = _key(endpoint)
+        self._shown = None if self._key is None else _shown(self._key)
         self._rest_until = 0.0
         self._client: Any = None
 
@@ -188,7 +192,7 @@ class Asker:
 
     def hidden(self, text: str) -> str:
         """Return a text of the endpoint without the key, which some repeat."""
-        return text.replace(self._key, "[key]") if self._key else text
+        return self._shown.sub("[key]", text) if self._shown else text
 
 
 def _told(error: Any, raw: str) -> str:
@@ -199,13 +203,25 @@ def _told(error: Any, raw: str) -> str:
 
 
 def check_endpoint(endpoint: Endpoint) -> None:
-    """Check that an endpoint can be asked, without asking it.
+    """Check that an endpoint can be asked, without asking it; warn where the key would go out readable to all.
 
     Raises:
         OpenIliasError: the library is not installed, or there is no key.
     """
     _library()
-    _key(endpoint)
+    if _key(endpoint) is not None and not _is_safe(endpoint.url):
+        tell(f"{endpoint.url} is no https: the key and the images can be read on the way")
+
+
+def _is_safe(url: str) -> bool:
+    """Tell whether what is sent is encrypted, or stays on this machine or in a private network, by its address."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        near = not ipaddress.ip_address(host).is_global
+    except ValueError:
+        near = "." not in host
+    return parts.scheme == "https" or near
 
 
 def _library() -> Any:
@@ -216,6 +232,18 @@ def _library() -> Any:
             "Asking an endpoint needs the package openai.", fix="pip install 'openilias[captions]'"
         ) from None
     return openai
+
+
+def _shown(key: str) -> re.Pattern[str]:
+    """Return what finds a key also as JSON, HTML and URLs may write its letters."""
+
+    def ways(letter: str) -> str:
+        code = ord(letter)
+        coded = [rf"\\{{1,2}}u{code:04x}", f"%{code:02x}", f"&#0*{code};", f"&#x0*{code:x};"]
+        named = [html.escape(letter)] if letter in "&<>\"'" else []
+        return rf"(?:\\{{0,2}}{re.escape(letter)}|(?i:{'|'.join(coded + named)}))"
+
+    return re.compile("".join(map(ways, key)))
 
 
 def _key(endpoint: Endpoint) -> str | None:

@@ -46,7 +46,8 @@ class Local:
         """Return what the model says to the messages of a request."""
         import torch
 
-        sampled = bool(settings.temperature)
+        heat = settings.temperature
+        sampling: dict[str, Any] = {"do_sample": True, "temperature": heat} if heat else {"do_sample": False}
         torch.manual_seed(settings.seed or 0)
         try:
             with quiet(), torch.inference_mode():
@@ -60,8 +61,7 @@ class Local:
                 made = self._network.generate(
                     **inputs,
                     max_new_tokens=settings.max_tokens,
-                    do_sample=sampled,
-                    **({"temperature": settings.temperature} if sampled else {}),
+                    **(sampling if heat is not None else {}),  # without one as the model's own settings say
                 )
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise OpenIliasError(

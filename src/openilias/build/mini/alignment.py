@@ -51,31 +51,36 @@ def together(scored: Sequence[Scored]) -> Iterator[Together]:
     numbers = [{shard.source: number for number, shard in enumerate(one.store.shards)} for one in scored]
     for source in names_of([one.store for one in scored]):
         ids, rows, scores = [], [], []
+        read: dict[str, tuple[Keys, npt.NDArray[np.int64]]] = {}  # most stores have the same ids in the same order
         for one, of in zip(scored, numbers, strict=True):
             shard = one.store.shards[of[source]]
-            here = _ids(shard)
-            order = np.argsort(here, kind="stable")
-            ids.append(here[order])
+            known = read.get(shard.ids_sha256) if shard.ids_sha256 else None
+            here, order = known or _sorted_ids(shard)
+            read[shard.ids_sha256] = here, order
+            ids.append(here)
             rows.append(order)
             scores.append(read_scores(one.folder, of[source], shard))
-        common = ids[0]
+        common, differ = ids[0], False
         for others in ids[1:]:
-            if not np.array_equal(common, others):
-                common = np.intersect1d(common, others, assume_unique=True)
+            if others is not common and not np.array_equal(common, others):
+                common, differ = np.intersect1d(common, others, assume_unique=True), True
         places = [
             order if len(common) == len(here) else order[np.searchsorted(here, common)]
             for here, order in zip(ids, rows, strict=True)
         ]
-        left_out = len(np.unique(np.concatenate(ids))) - len(common) if len(ids) > 1 else 0
+        left_out = len(np.unique(np.concatenate(ids))) - len(common) if differ else 0
         taken = tuple(np.asarray(values[place]) for values, place in zip(scores, places, strict=True))
         yield Together(source, common, taken, left_out)
 
 
-def _ids(shard: Shard) -> Keys:
+def _sorted_ids(shard: Shard) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """Return the ids in order, and the rows where they stand."""
     ids = np.array([item.encode() for item in shard.ids()], np.bytes_)
-    if len(np.unique(ids)) < len(ids):
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    if (ids[1:] == ids[:-1]).any():
         raise OpenIliasError(f"An id stands twice in the shard {shard.source}.", where=shard.where)
-    return ids
+    return ids, order
 
 
 def key_of(item: bytes) -> bytes:

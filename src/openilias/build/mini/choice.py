@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from openilias.build.mini.alignment import Scored, Together, together
 from openilias.core.files import temporary_beside
+from openilias.descriptors.store import told_if_full
 
 Combine = Literal["mean", "zscore", "rank"]
 Doubles = npt.NDArray[np.float64]
@@ -115,8 +116,9 @@ def _sorted_scores(scored: Sequence[Scored], folder: Path) -> Iterator[list[npt.
             stack.callback(path.unlink, missing_ok=True)
             files.append(stack.enter_context(path.open("w+b")))
         for group in together(scored):
-            for file, values in zip(files, group.scores, strict=True):
-                file.write(values.tobytes())
+            with told_if_full(folder):
+                for file, values in zip(files, group.scores, strict=True):
+                    file.write(values.tobytes())
         ordered = []
         for file in files:
             file.flush()

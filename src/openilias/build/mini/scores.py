@@ -13,7 +13,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.files import atomic_path
 from openilias.core.progress import progress
 from openilias.core.shards import Share
-from openilias.descriptors.store import DescriptorStore, Shard
+from openilias.descriptors.store import DescriptorStore, Shard, told_if_full
 
 Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
@@ -73,7 +73,8 @@ def score_store(
                 raise OpenIliasError(
                     "A similarity is not finite.", where=shard.where, fix="ilias data verify the store; make it again."
                 )
-            with atomic_path(scores_file(folder, number)) as temporary, temporary.open("wb") as file:
+            path = scores_file(folder, number)
+            with told_if_full(path), atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.save(file, scores)
     return [shard.source for number, shard in enumerate(store.shards) if not _is_scored(folder, number, shard)]
 

@@ -14,29 +14,32 @@ from pydantic import BaseModel, Field
 from openilias.build.mini.alignment import Keys, Scored, key_of, together
 from openilias.build.mini.choice import Best, Combine, Places, random_places, rule_of
 from openilias.build.mini.phrases import Phrases, make_phrases
-from openilias.build.mini.scores import ALGORITHM_VERSION, Floats, score_store
+from openilias.build.mini.scores import ALGORITHM_VERSION, Floats, names_of, score_store
 from openilias.core.errors import OpenIliasError, first_few
-from openilias.core.files import atomic_path, is_there, owned, read_json, sha256_of, write_json
+from openilias.core.files import InUseError, atomic_path, is_there, owned, read_json, sha256_of, write_json
 from openilias.core.fingerprints import fingerprint, fingerprint_lines
 from openilias.core.manifests import software
 from openilias.core.progress import tell
 from openilias.core.protocol import Protocol
+from openilias.core.shards import Share
 from openilias.data import Benchmark, read_ilias
 from openilias.data.ilias import LISTS, MINI
 from openilias.descriptors.extract import Options, extract_share
-from openilias.descriptors.store import DescriptorStore, StoreShard, open_store
+from openilias.descriptors.store import DescriptorStore, StoreShard, open_store, told_if_full
 from openilias.models.backbone import Backbone
 from openilias.models.zoo import TextFiles, find_model, load_model
 
 MODELS = (
     "vit_large_patch16_siglip_384.webli",
-    "vit_large_patch14_clip_224.laion2b",
+    "convnext_large_mlp.clip_laion2b_ft_soup_320",
     "eva02_large_patch14_clip_336.merged2b",
 )
-"""Large SigLIP, OpenCLIP and EVA-CLIP; the paper names the families, and not which of their large models."""
+"""Large SigLIP, OpenCLIP and EVA-CLIP; the paper names the families. Of several large models of one it takes the best
+(section B), which for OpenCLIP is ConvNeXt."""
 
 _STEP = Path("build") / "mini"
 _MANIFEST = "manifest.json"
+_BEGUN = "begun.json"  # digests of lists that the manifest does not name yet
 _BATCH = 256  # texts at a time
 _USUAL = Options()
 
@@ -85,7 +88,8 @@ class Mini:
     """What was chosen.
 
     Attributes:
-        lists: the list, and those of the random subsets; none while shards are left to others of a share.
+        lists: the list, and those of the random subsets; none while shards are left to others of a share, or where
+            another one of it writes them.
         phrases: what the texts were made of.
         texts: how many different ones.
         images: distractors that all models have described.
@@ -147,18 +151,38 @@ def select_mini(
     )
     work = out / _STEP
     _check_lists(out, work, settings, overwrite=overwrite)
+    _check_early(settings.top, [open_store(tower.store) for tower in towers if tower.store is not None])
     work.mkdir(parents=True, exist_ok=True)
-    scored, sources, unfinished = [], [], []
-    for tower in towers:
-        done, source, left = _score(benchmark, tower, texts, work, device, options)
-        unfinished += left
-        sources.append(source)
-        scored += done
+    each = [_score(benchmark, tower, texts, work, device, options) for tower in towers]
+    if not each[-1][2]:
+        # Others of a share may have been behind with an earlier model, and are done with all of them by now.
+        each = [
+            _score(benchmark, tower, texts, work, device, options) if done[2] else done
+            for tower, done in zip(towers, each, strict=True)
+        ]
+    scored = [one for done, _, _ in each for one in done]
+    sources = [source for _, source, _ in each]
+    unfinished = dict.fromkeys(name for _, _, left in each for name in left)
     names = tuple(tower.model for tower in towers)
     if unfinished:
-        return Mini((), phrases, len(texts), models=names, unfinished=tuple(dict.fromkeys(unfinished)))
-    with owned(work):
-        return _choose(scored, sources, settings, phrases, texts, out, work, names)
+        return Mini((), phrases, len(texts), models=names, unfinished=tuple(unfinished))
+    try:
+        with owned(work):
+            return _choose(scored, sources, settings, phrases, texts, out, work, names)
+    except InUseError:
+        if options.share.everything:
+            raise
+        return Mini((), phrases, len(texts), models=names)  # another one of the share ended just now, and writes them
+
+
+def _check_early(top: int, stores: Sequence[DescriptorStore]) -> None:
+    """Refuse stores of other shards or of too few images before hours of work; what all have is known later."""
+    if stores:
+        names_of(stores)
+    for store in stores:
+        if store.rows < top:
+            what = f"There are {store.rows} distractors, fewer than the {top} that are asked for."
+            raise OpenIliasError(what, where=store.folder, fix="Ask for less.")
 
 
 def _score(
@@ -195,7 +219,9 @@ def _score(
     }
     folder = work / "scores" / fingerprint(source)[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    left = score_store(store, described, folder, device=device, share=options.share)
+    # Where the descriptors are made here, the last one to do so scores what the others could not yet.
+    share = options.share if tower.store is not None else Share()
+    left = score_store(store, described, folder, device=device, share=share)
     return [Scored(store, folder)], source, left
 
 
@@ -262,13 +288,15 @@ def _choose(
     paths = _paths(out, settings)
     each = [_split(chosen, starts)]
     each += [list(random_places(sizes, settings.top, settings.seed, number)) for number in range(settings.random)]
+    # Not their names: manifests are published.
+    own = {"synonyms": settings.synonyms, "templates": settings.templates}
+    tables = {name: "ours" if path is None else sha256_of(path) for name, path in own.items()}
     digests = {}
     for path, places in zip(paths, each, strict=True):
-        _write_list(path, places, scored)
-        digests[path.name] = sha256_of(path)
+        digests[path.name] = _write_list(path, places, scored, work)
     made = {
         "models": list(sources),
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"synonyms", "templates"}) | {"tables": tables},
         "labels": len(phrases.labels),
         "terms": len(phrases.terms),
         "templates": len(phrases.templates),
@@ -280,6 +308,7 @@ def _choose(
     }
     previous = _lists_made(work)
     write_json(work / _MANIFEST, {"lists": previous | digests, "made_from": made, "software": software()})
+    (work / _BEGUN).unlink(missing_ok=True)
     return Mini(tuple(paths), phrases, len(texts), sum(sizes), left_out, len(chosen), float(scores.min()), models=names)
 
 
@@ -291,15 +320,16 @@ def _split(places: Places, starts: np.ndarray[Any, Any]) -> list[Places]:
     ]
 
 
-def _write_list(path: Path, places: list[Places], scored: Sequence[Scored]) -> None:
-    """Write the keys of the chosen images, in the order of their ids.
+def _write_list(path: Path, places: list[Places], scored: Sequence[Scored], work: Path) -> str:
+    """Write the keys of the chosen images, in the order of their ids; return the digest of the list.
 
     Raises:
         OpenIliasError: a key stands in two shards: lists of keys cannot tell them apart.
     """
     written: list[Keys] = []
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with told_if_full(path), atomic_path(path) as temporary, temporary.open("wb") as file:
         for keys in _keys(places, scored):
+            _check_keys(keys, path)
             file.write(b"".join(key + b"\n" for key in keys))
             written.append(np.array(keys, np.bytes_))
         names, counts = np.unique(np.concatenate(written) if written else np.zeros(0, "S1"), return_counts=True)
@@ -310,6 +340,22 @@ def _write_list(path: Path, places: list[Places], scored: Sequence[Scored]) -> N
                 where=path,
                 fix="Make the set with keys of its own for each image.",
             )
+        file.flush()
+        digest = sha256_of(temporary)
+        # Before the list is there: one that a kill left without a manifest is known to be ours.
+        write_json(work / _BEGUN, _lists_begun(work) | {path.name: digest})
+    return digest
+
+
+def _check_keys(keys: list[bytes], path: Path) -> None:
+    """Refuse keys that a reader of the list would take for others."""
+    odd = [ascii(key.decode()) for key in keys if not key or key != key.strip() or b"\n" in key]
+    if odd:
+        raise OpenIliasError(
+            f"These keys cannot stand in a list: {first_few(odd)}.",
+            where=path,
+            fix="Keys do not begin or end with a space, and have no ends of lines.",
+        )
 
 
 def _keys(places: list[Places], scored: Sequence[Scored]) -> Iterator[list[bytes]]:
@@ -325,17 +371,28 @@ def _paths(out: Path, settings: MiniSettings) -> list[Path]:
 
 def _lists_made(work: Path) -> dict[str, str]:
     """Return the lists that this command wrote before, and their digests."""
-    if not is_there(work / _MANIFEST):
+    return _digests_in(work / _MANIFEST, "lists")
+
+
+def _lists_begun(work: Path) -> dict[str, str]:
+    """Return the digests of lists that this command was about to write, or wrote and was cut off."""
+    return _digests_in(work / _BEGUN, None)
+
+
+def _digests_in(path: Path, entry: str | None) -> dict[str, str]:
+    if not is_there(path):
         return {}
-    known = read_json(work / _MANIFEST).get("lists")
+    known = read_json(path)
+    if entry is not None:
+        known = known.get(entry) if isinstance(known, dict) else None
     return dict(known) if isinstance(known, dict) else {}
 
 
 def _check_lists(out: Path, work: Path, settings: MiniSettings, *, overwrite: bool) -> None:
     """Refuse to replace a list that came from elsewhere, before the work begins."""
-    made = _lists_made(work)
+    made = (_lists_made(work), _lists_begun(work))
     for path in _paths(out, settings):
-        if is_there(path) and not overwrite and sha256_of(path) != made.get(path.name):
+        if is_there(path) and not overwrite and sha256_of(path) not in [known.get(path.name) for known in made]:
             raise OpenIliasError(
                 "There is such a list already, and this command did not write it.",
                 where=path,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from openilias.build.anonymise import open_decisions
+from openilias.build.caption import open_decisions as captions_left
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import is_there, read_bytes
 from openilias.core.findings import Finding, Severity
@@ -105,6 +107,12 @@ def find_decisions(
         shown = f"{len(named)} {what}: {first_few(named)}." if named else f"{what.capitalize()}."
         where, fix = str(root / BUILD / "anonymise"), "ilias build anonymise find, review, apply; or --allow-open."
         findings.append(Finding(severity, "faces-open", where, shown, fix))
+    unapplied = _not_applied(root, objects, findings)
+    if unapplied:
+        what = "text queries are not what was decided about them"
+        still_open[what] = len(unapplied)
+        shown, fix = f"{len(unapplied)} {what}: {first_few(unapplied)}.", "ilias build caption apply; or --allow-open."
+        findings.append(Finding(severity, "decision-open", str(root / BUILD / CAPTIONS), shown, fix))
     rejected = sorted({row["object"] for row in tables[OBJECTS] if row["status"] == "rejected"} & objects)
     if rejected:
         still_open["rejected objects are still among the objects"] = len(rejected)
@@ -149,6 +157,20 @@ def _not_looked_at(root: Path, images: set[str]) -> Iterator[tuple[str, list[str
         yield "images are not what anonymising made of them", bare
 
 
+def _not_applied(root: Path, objects: set[str], findings: list[Finding]) -> list[str]:
+    """Return the objects whose accepted text is not in the set, or whose rejected one still is."""
+    table = str(root / BUILD / CAPTIONS)
+    named = any(one.kind.startswith("table-") and one.where.startswith(table) for one in findings)
+    if named or not is_there(root / BUILD / CAPTIONS):
+        return []
+    try:
+        return sorted(set(captions_left(root).unapplied) & objects)
+    except OpenIliasError as error:
+        where = error.where or table
+        findings.append(Finding("error", "table-malformed", where, error.what, error.fix))
+        return []
+
+
 def _both_there(row: dict[str, str], images: set[str]) -> bool:
     """Tell whether both images of a pair are in the set; views of one object for one use may look the same."""
     distractor = row["kind"] == "distractor"  # those are not known by their ids here
@@ -175,7 +197,7 @@ def _read(path: Path, name: str, findings: list[Finding]) -> list[dict[str, str]
 
 
 def _rows(text: str, path: Path, name: str, findings: list[Finding]) -> Iterator[dict[str, str]]:
-    lines = csv.reader(text.splitlines(keepends=True), strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = next(lines, [])
     lacking = sorted(_COLUMNS[name] - set(header))
     if lacking or len(set(header)) < len(header):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ OURS = (
     r"ilias_core\.tar|image_ids|yfcc100m|rows|browse|taxonomy\.json|attribution\.csv\.gz|LICENSES\.md|DATASHEET\.md|"
     r"croissant\.json|checksums\.txt|\.publishing"
 )
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPARE = 1.02  # of the disk space that is asked for
 
 
@@ -94,7 +96,8 @@ def check(
         OpenIliasError: there is no set.
     """
     count = workers or usable_cores()
-    return verified(check_files(root, settings, workers=count), checking or CheckSettings(), workers=count)
+    with _told_if_full(root):
+        return verified(check_files(root, settings, workers=count), checking or CheckSettings(), workers=count)
 
 
 def publish(
@@ -129,6 +132,23 @@ def publish(
     if count < 1:
         raise OpenIliasError(f"There must be at least one worker, not {count}.", fix="Give --workers 1 or more.")
     _check_place(root, out)
+    if settings.shards == "link":
+        _check_links(root, out)
+    with _told_if_full(out):
+        return _publish(root, out, settings, checking, datasheet, count, overwrite=overwrite, told=told)
+
+
+def _publish(
+    root: Path,
+    out: Path,
+    settings: PublishSettings,
+    checking: CheckSettings,
+    datasheet: Path | None,
+    count: int,
+    *,
+    overwrite: bool,
+    told: Callable[[Sequence[Finding]], object],
+) -> Published:
     brief = settings.model_dump(mode="json")
     _claim_early(out, brief, overwrite=overwrite)
     answers_file = datasheet or (root / ANSWERS if is_there(root / ANSWERS) else None)
@@ -166,6 +186,33 @@ def _check_place(root: Path, out: Path) -> None:
     if source == target or source in target.parents or target in source.parents:
         what = "A set cannot be published over, into or around itself."
         raise OpenIliasError(what, where=out, fix="Give another --out.")
+
+
+def _check_links(root: Path, out: Path) -> None:
+    """Refuse links across disks before hours of work."""
+    disk = _standing(out).stat().st_dev
+    for tar in sorted((root / SHARDS).glob("*.tar")):
+        if tar.exists() and tar.stat().st_dev != disk:
+            what = "The published folder is on another disk than this shard, which cannot have a second name there."
+            fix = "Give an --out on the same disk, --shards copy, or --shards leave."
+            raise OpenIliasError(what, where=tar, fix=fix)
+
+
+def _standing(path: Path) -> Path:
+    """Return the folder that is there, of a path that may not be."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+@contextmanager
+def _told_if_full(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        what = f"A file cannot be written: {error.strerror}."
+        fix = "Make room; then run the same command again: what is finished is kept."
+        raise OpenIliasError(what, where=error.filename or where, fix=fix) from None
 
 
 def _claim_early(out: Path, brief: dict[str, Any], *, overwrite: bool) -> None:
@@ -207,9 +254,8 @@ def is_whole(out: Path) -> bool:
 def _check_room(out: Path, checked: Checked, settings: PublishSettings) -> None:
     shards = sum(shard.size for shard in checked.shards) if settings.shards == "copy" else 0
     need = int(_SPARE * (shards + checked.core.image_bytes))
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     here = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) if out.is_dir() else 0
-    free = shutil.disk_usage(there).free + here
+    free = shutil.disk_usage(_standing(out)).free + here
     if need > free:
         what = f"The disk is too small: {sized(need)} are needed, {sized(free)} are free."
         raise OpenIliasError(what, where=out, fix="Make room, give another --out, or --shards link or leave.")

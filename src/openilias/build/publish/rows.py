@@ -195,10 +195,11 @@ def _cleaned(batch: pa.RecordBatch, licence: str | None) -> pa.RecordBatch:
 def _lines(batch: pa.RecordBatch, prefix: str) -> bytes:
     """Return rows as lines of CSV; what a spreadsheet would compute gets an apostrophe, and lines stay lines."""
     columns = {}
+    ids = pc.binary_join_element_wise(prefix, batch.column("id"), "")
     for name in ATTRIBUTION_COLUMNS:
-        column = pc.replace_substring_regex(pc.fill_null(batch.column(name), ""), pattern=_CONTROL, replacement=" ")
+        column = ids if name == "id" else pc.fill_null(batch.column(name), "")
+        column = pc.replace_substring_regex(column, pattern=_CONTROL, replacement=" ")
         columns[name] = pc.replace_substring_regex(column, pattern=_FORMULA, replacement=r"'\1")
-    columns["id"] = pc.binary_join_element_wise(prefix, batch.column("id"), "")
     sink = pa.BufferOutputStream()
     pacsv.write_csv(pa.table(columns), sink, pacsv.WriteOptions(include_header=False, quoting_style="needed"))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return] # pyarrow has no types
