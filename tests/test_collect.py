@@ -730,6 +730,65 @@ def test_outlines_and_turned_boxes_of_yolo(tmp_path: Path) -> None:
     assert placed(found[0], Size(100, 100), (100, 100))[0] == [Box(10, 20, 40, 40), Box(40, 40, 20, 20)]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("images/1a2b3c4d-IMG_1.jpg", "a/pos/IMG_1.jpg"),  # COCO and YOLO of Label Studio keep its digits
+        ("labels/1a2b3c4d-IMG_1", "a/pos/IMG_1.jpg"),
+        ("train/IMG_1_jpg.rf.0123456789abcdef0123456789abcdef", "a/pos/IMG_1.jpg"),
+        ("train/b_png.rf.0123456789abcdef0123456789abcdef.jpg", "a/pos/b.png"),
+        ("12345678-c.jpg", "a/pos/12345678-c.jpg"),
+        ("cafe\u0301.jpg", "a/pos/caf\u00e9.jpg"),
+    ],
+)
+def test_what_tools_add_to_names_is_passed_over(name: str, meant: str) -> None:
+    sources = ["a/pos/IMG_1.jpg", "a/pos/b.png", "a/pos/c.jpg", "a/pos/12345678-c.jpg", "a/pos/caf\u00e9.jpg"]
+    found, findings = matched([Marked(name, "w", (Mark(Edges(0, 0, 1, 1), None, "w"),))], sources)
+    assert (list(found), findings) == ([meant], [])
+
+
+def test_of_an_almost_square_picture_the_size_itself_tells_the_frame() -> None:
+    marked = Marked("n", "w", (Mark(Edges(0, 0, 10, 20), None, "w"),), size=(1000, 990))
+    boxes, _ = placed(marked, Size(1000, 990, 6), (990, 1000))
+    assert boxes == [Box(970, 0, 20, 10)]
+
+
+def test_whole_exports_of_yolo(tmp_path: Path) -> None:
+    """As they come from Roboflow and Label Studio: with descriptions, notes and names of classes beside the labels."""
+    (tmp_path / "one" / "train" / "labels").mkdir(parents=True)
+    (tmp_path / "one" / "train" / "labels" / "a.txt").write_text("1 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "one" / "README.dataset.txt").write_text("Mugs > 2024\n")
+    (tmp_path / "one" / "data.yaml").write_text("train: train/images\nnames: {0: cup, 1: mug}\n")
+    (tmp_path / "two" / "labels").mkdir(parents=True)
+    (tmp_path / "two" / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "two" / "classes.txt").write_text("mug\n")
+    (tmp_path / "two" / "notes.json").write_text('{"categories": []}')
+    for name in ("one", "two"):
+        marked, _ = read_annotations(tmp_path / name)
+        assert [mark.label for one in marked for mark in one.marks] == ["mug"]
+    (tmp_path / "one" / "data.yaml").write_text("names: [a\n")
+    with pytest.raises(OpenIliasError, match="YAML"):
+        read_annotations(tmp_path / "one")
+
+
+def test_polygons_of_label_studio_are_bounded_and_other_shapes_told(tmp_path: Path) -> None:
+    size = {"original_width": 200, "original_height": 100}
+    polygon = {"points": [[10, 20], [40, 20], [40, 60]], "polygonlabels": ["mug"]}
+    ellipse = {"x": 5, "y": 5, "radiusX": 2, "radiusY": 2, "ellipselabels": ["mug"]}
+    task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{**size, "value": v} for v in (polygon, ellipse)]}]}
+    (tmp_path / "ls.json").write_text(json.dumps([task]))
+    (tmp_path / "ls-min.json").write_text(json.dumps([{"image": "a.jpg", "label": [{**size, **polygon}]}]))
+    cvat = '<annotations><image name="a.jpg" width="200" height="100"><mask rle="1" left="1" top="1"/></image>'
+    (tmp_path / "cvat.xml").write_text(f"{cvat}</annotations>")
+    for name, boxes, told in (("ls.json", 1, "ellipselabels"), ("ls-min.json", 1, ""), ("cvat.xml", 0, "mask")):
+        marked, _ = read_annotations(tmp_path / name)
+        found, findings = placed(marked[0], Size(200, 100), (200, 100))
+        assert found == [Box(20, 20, 60, 40)][:boxes]
+        said = [one.what for one in findings if one.kind == "box-shape-unknown"]
+        assert bool(said) == bool(told)
+        assert told in "".join(said)
+
+
 def test_names_are_matched_by_the_end_of_their_paths() -> None:
     sources = ["a/query/1.jpg", "b/query/1.jpg", "a/pos/2.jpg", "a/pos/v.3.png"]
     one = marked(Edges(0, 0, 1, 1))
