@@ -28,7 +28,7 @@ from openilias.build.collect.finishing import Checks
 from openilias.build.collect.inputs import Request
 from openilias.build.collect.names import natural, slug
 from openilias.build.collect.near import near_among, near_pairs
-from openilias.build.collect.numbers import Numbers, assign
+from openilias.build.collect.numbers import Numbers, assign, read_numbers
 from openilias.build.collect.plan import BoxSource
 from openilias.build.collect.values import Details, SourceImage, SourceObject
 from openilias.build.normalise import Balance, NormaliseSettings
@@ -151,6 +151,31 @@ def test_numbers_stay_when_objects_and_images_are_added() -> None:
     third = assign([of("c", "q1", "p1"), of("b", "q2", "p6")], second)
     assert third.objects["c"] == "c_002"
     assert third.images["b/q2"] == "b_000/query/Q000_02.jpg"
+
+
+def test_blanks_around_names_count(tmp_path: Path) -> None:
+    made = assign([of(" b", "q", "p"), of("c ", "q", "p")], Numbers({}, {}))
+    (tmp_path / "ids.csv").write_bytes(made.as_csv())
+    assert read_numbers(tmp_path / "ids.csv") == made
+
+
+def set_of(name: str, *images: str) -> SourceObject:
+    """Return an object of a set in the core layout."""
+    paths = ((image, f"{'query' if image[0] == 'Q' else 'pos'}/{image}.jpg") for image in images)
+    sources = (SourceImage(f"{name}/{path}", Path(path), "query" if i[0] == "Q" else "pos") for i, path in paths)
+    return SourceObject(name, tuple(sources))
+
+
+def test_a_set_that_grows_keeps_its_numbers() -> None:
+    first = assign([set_of("cup_000", "Q000_00", "P000_00")], Numbers({}, {}))
+    grown = [set_of("cup_000", "Q000_00", "P000_00", "P000_05"), set_of("jar_007", "Q007_00", "P007_00")]
+    second = assign(grown, first)
+    assert second.objects == {"cup_000": "cup_000", "jar_007": "jar_007"}
+    assert second.images["cup_000/pos/P000_05.jpg"] == "cup_000/pos/P000_05.jpg"
+    assert second.images.items() >= first.images.items()
+    # A number that was given is not given again, be its object gone or not.
+    third = assign([*grown[1:], set_of("pot_000", "Q000_00", "P000_00")], second)
+    assert third.objects["pot_000"] == "pot_000_008"
 
 
 def test_the_thousandth_object_has_four_digits() -> None:
@@ -371,6 +396,10 @@ def test_clutter_stays_as_long_as_its_picture_and_boxes(folder: Path, out: Path)
     found = dict(line.split(",", 1) for line in listed.read_text().splitlines())
     assert found["red_mug_001/pos/P001_00.jpg"] == "0.5,"
     assert found["red_mug_001/pos/P001_01.jpg"] == ",8"
+    # What the step that counts says of an image without boxes stays too: coverage 1, no segments.
+    listed.write_text(listed.read_text().replace("P001_01.jpg,,8", "P001_01.jpg,1.0,0"))
+    run(folder, out)
+    assert "red_mug_001/pos/P001_01.jpg,1.0,0\n" in listed.read_text()
 
 
 def test_texts_of_the_caption_step_are_listed(folder: Path, out: Path) -> None:
@@ -519,6 +548,7 @@ def test_a_table_places_files_and_says_whose_they_are(tmp_path: Path, out: Path)
         ("", "missing: file"),
         ("name\nx", "missing: file"),
         ("file,colour\nx,red", "not known"),
+        ("file;author\nx;Ann", "semicolons"),
         ("file,file\nx,y", "twice"),
         ("file,author\nx", "1 fields"),
         ("file\nnothing.jpg", "no image"),
@@ -928,7 +958,7 @@ def test_objects_without_evidence_are_not_accepted_and_a_table_to_fill_in_is_the
     assert [one.reason for one in done.report.rejected] == ["a well-known painting"]
     assert read_ilias(out).taxonomy.nodes == {"red_mug_001": ("household", "cups", "other")}
     assert {path.name for path in (out / "ilias_core").iterdir()} == {"red_mug_001"}
-    with pytest.raises(OpenIliasError, match="not collected any more"):
+    with pytest.raises(OpenIliasError, match="not accepted any more: red_mug_001; rule: it was public on 2020-05-01"):
         run(folder, out, cut_off=date(2021, 1, 1))
 
 

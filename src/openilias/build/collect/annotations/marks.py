@@ -150,9 +150,10 @@ def _frame(marked: Marked, size: Size, findings: list[Finding]) -> Frame | None:
         what = f"The boxes are of a picture of {told}, and this one has {wide} x {tall}."
         findings.append(Finding("error", "box-size", marked.where, what, "Is it the right file, and the right frame?"))
         return None
+    stated = marked.size
     if len(fits) > 1:  # almost square: both aspects fit, and only one may be it
         real: dict[Frame, tuple[int, int]] = {"upright": size.upright, "raw": (size.width, size.height)}
-        fits.sort(key=lambda frame: math.dist(real[frame], marked.size or real[frame]) > 0)
+        fits.sort(key=lambda frame: math.dist(real[frame], stated) > 0)
     return asked or fits[0]
 
 
