@@ -488,6 +488,19 @@ def test_an_image_that_somebody_changed_is_not_overwritten(made: Path) -> None:
         apply_marks(made)
 
 
+def test_an_image_that_left_the_set_does_not_hold_up_the_others(made: Path) -> None:
+    with_marks(made, mark(), mark(IMAGES[3]))
+    apply_marks(made)
+    place(made).image(IMAGES[0]).unlink()
+    for act in (apply_marks, find_marks):
+        with pytest.raises(OpenIliasError, match="not in the set"):
+            act(made)
+    with_marks(made, mark(IMAGES[3], status="applied"))
+    assert apply_marks(made).kept == (IMAGES[3],)
+    assert undo_marks(made).restored == (IMAGES[3],)
+    assert place(made).original(IMAGES[0]).is_file()  # it may come back
+
+
 def test_boxes_that_were_changed_after_a_crop_are_not_lost(made: Path) -> None:
     with_marks(made, mark(IMAGES[3], Box(20, 10, 160, 30)))
     apply_marks(made, ApplySettings(how="crop"))

@@ -28,7 +28,7 @@ from openilias.build.collect.finishing import Checks
 from openilias.build.collect.inputs import Request
 from openilias.build.collect.names import natural, slug
 from openilias.build.collect.near import near_among, near_pairs
-from openilias.build.collect.numbers import Numbers, assign
+from openilias.build.collect.numbers import Numbers, assign, read_numbers
 from openilias.build.collect.plan import BoxSource
 from openilias.build.collect.values import Details, SourceImage, SourceObject
 from openilias.build.normalise import Balance, NormaliseSettings
@@ -151,6 +151,31 @@ def test_numbers_stay_when_objects_and_images_are_added() -> None:
     third = assign([of("c", "q1", "p1"), of("b", "q2", "p6")], second)
     assert third.objects["c"] == "c_002"
     assert third.images["b/q2"] == "b_000/query/Q000_02.jpg"
+
+
+def test_blanks_around_names_count(tmp_path: Path) -> None:
+    made = assign([of(" b", "q", "p"), of("c ", "q", "p")], Numbers({}, {}))
+    (tmp_path / "ids.csv").write_bytes(made.as_csv())
+    assert read_numbers(tmp_path / "ids.csv") == made
+
+
+def set_of(name: str, *images: str) -> SourceObject:
+    """Return an object of a set in the core layout."""
+    paths = ((image, f"{'query' if image[0] == 'Q' else 'pos'}/{image}.jpg") for image in images)
+    sources = (SourceImage(f"{name}/{path}", Path(path), "query" if i[0] == "Q" else "pos") for i, path in paths)
+    return SourceObject(name, tuple(sources))
+
+
+def test_a_set_that_grows_keeps_its_numbers() -> None:
+    first = assign([set_of("cup_000", "Q000_00", "P000_00")], Numbers({}, {}))
+    grown = [set_of("cup_000", "Q000_00", "P000_00", "P000_05"), set_of("jar_007", "Q007_00", "P007_00")]
+    second = assign(grown, first)
+    assert second.objects == {"cup_000": "cup_000", "jar_007": "jar_007"}
+    assert second.images["cup_000/pos/P000_05.jpg"] == "cup_000/pos/P000_05.jpg"
+    assert second.images.items() >= first.images.items()
+    # A number that was given is not given again, be its object gone or not.
+    third = assign([*grown[1:], set_of("pot_000", "Q000_00", "P000_00")], second)
+    assert third.objects["pot_000"] == "pot_000_008"
 
 
 def test_the_thousandth_object_has_four_digits() -> None:
@@ -371,6 +396,10 @@ def test_clutter_stays_as_long_as_its_picture_and_boxes(folder: Path, out: Path)
     found = dict(line.split(",", 1) for line in listed.read_text().splitlines())
     assert found["red_mug_001/pos/P001_00.jpg"] == "0.5,"
     assert found["red_mug_001/pos/P001_01.jpg"] == ",8"
+    # What the step that counts says of an image without boxes stays too: coverage 1, no segments.
+    listed.write_text(listed.read_text().replace("P001_01.jpg,,8", "P001_01.jpg,1.0,0"))
+    run(folder, out)
+    assert "red_mug_001/pos/P001_01.jpg,1.0,0\n" in listed.read_text()
 
 
 def test_texts_of_the_caption_step_are_listed(folder: Path, out: Path) -> None:
@@ -519,6 +548,7 @@ def test_a_table_places_files_and_says_whose_they_are(tmp_path: Path, out: Path)
         ("", "missing: file"),
         ("name\nx", "missing: file"),
         ("file,colour\nx,red", "not known"),
+        ("file;author\nx;Ann", "semicolons"),
         ("file,file\nx,y", "twice"),
         ("file,author\nx", "1 fields"),
         ("file\nnothing.jpg", "no image"),
@@ -730,6 +760,65 @@ def test_outlines_and_turned_boxes_of_yolo(tmp_path: Path) -> None:
     assert placed(found[0], Size(100, 100), (100, 100))[0] == [Box(10, 20, 40, 40), Box(40, 40, 20, 20)]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("images/1a2b3c4d-IMG_1.jpg", "a/pos/IMG_1.jpg"),  # COCO and YOLO of Label Studio keep its digits
+        ("labels/1a2b3c4d-IMG_1", "a/pos/IMG_1.jpg"),
+        ("train/IMG_1_jpg.rf.0123456789abcdef0123456789abcdef", "a/pos/IMG_1.jpg"),
+        ("train/b_png.rf.0123456789abcdef0123456789abcdef.jpg", "a/pos/b.png"),
+        ("12345678-c.jpg", "a/pos/12345678-c.jpg"),
+        ("cafe\u0301.jpg", "a/pos/caf\u00e9.jpg"),
+    ],
+)
+def test_what_tools_add_to_names_is_passed_over(name: str, meant: str) -> None:
+    sources = ["a/pos/IMG_1.jpg", "a/pos/b.png", "a/pos/c.jpg", "a/pos/12345678-c.jpg", "a/pos/caf\u00e9.jpg"]
+    found, findings = matched([Marked(name, "w", (Mark(Edges(0, 0, 1, 1), None, "w"),))], sources)
+    assert (list(found), findings) == ([meant], [])
+
+
+def test_of_an_almost_square_picture_the_size_itself_tells_the_frame() -> None:
+    marked = Marked("n", "w", (Mark(Edges(0, 0, 10, 20), None, "w"),), size=(1000, 990))
+    boxes, _ = placed(marked, Size(1000, 990, 6), (990, 1000))
+    assert boxes == [Box(970, 0, 20, 10)]
+
+
+def test_whole_exports_of_yolo(tmp_path: Path) -> None:
+    """As they come from Roboflow and Label Studio: with descriptions, notes and names of classes beside the labels."""
+    (tmp_path / "one" / "train" / "labels").mkdir(parents=True)
+    (tmp_path / "one" / "train" / "labels" / "a.txt").write_text("1 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "one" / "README.dataset.txt").write_text("Mugs > 2024\n")
+    (tmp_path / "one" / "data.yaml").write_text("train: train/images\nnames: {0: cup, 1: mug}\n")
+    (tmp_path / "two" / "labels").mkdir(parents=True)
+    (tmp_path / "two" / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "two" / "classes.txt").write_text("mug\n")
+    (tmp_path / "two" / "notes.json").write_text('{"categories": []}')
+    for name in ("one", "two"):
+        marked, _ = read_annotations(tmp_path / name)
+        assert [mark.label for one in marked for mark in one.marks] == ["mug"]
+    (tmp_path / "one" / "data.yaml").write_text("names: [a\n")
+    with pytest.raises(OpenIliasError, match="YAML"):
+        read_annotations(tmp_path / "one")
+
+
+def test_polygons_of_label_studio_are_bounded_and_other_shapes_told(tmp_path: Path) -> None:
+    size = {"original_width": 200, "original_height": 100}
+    polygon = {"points": [[10, 20], [40, 20], [40, 60]], "polygonlabels": ["mug"]}
+    ellipse = {"x": 5, "y": 5, "radiusX": 2, "radiusY": 2, "ellipselabels": ["mug"]}
+    task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{**size, "value": v} for v in (polygon, ellipse)]}]}
+    (tmp_path / "ls.json").write_text(json.dumps([task]))
+    (tmp_path / "ls-min.json").write_text(json.dumps([{"image": "a.jpg", "label": [{**size, **polygon}]}]))
+    cvat = '<annotations><image name="a.jpg" width="200" height="100"><mask rle="1" left="1" top="1"/></image>'
+    (tmp_path / "cvat.xml").write_text(f"{cvat}</annotations>")
+    for name, boxes, told in (("ls.json", 1, "ellipselabels"), ("ls-min.json", 1, ""), ("cvat.xml", 0, "mask")):
+        marked, _ = read_annotations(tmp_path / name)
+        found, findings = placed(marked[0], Size(200, 100), (200, 100))
+        assert found == [Box(20, 20, 60, 40)][:boxes]
+        said = [one.what for one in findings if one.kind == "box-shape-unknown"]
+        assert bool(said) == bool(told)
+        assert told in "".join(said)
+
+
 def test_names_are_matched_by_the_end_of_their_paths() -> None:
     sources = ["a/query/1.jpg", "b/query/1.jpg", "a/pos/2.jpg", "a/pos/v.3.png"]
     one = marked(Edges(0, 0, 1, 1))
@@ -869,7 +958,7 @@ def test_objects_without_evidence_are_not_accepted_and_a_table_to_fill_in_is_the
     assert [one.reason for one in done.report.rejected] == ["a well-known painting"]
     assert read_ilias(out).taxonomy.nodes == {"red_mug_001": ("household", "cups", "other")}
     assert {path.name for path in (out / "ilias_core").iterdir()} == {"red_mug_001"}
-    with pytest.raises(OpenIliasError, match="not collected any more"):
+    with pytest.raises(OpenIliasError, match="not accepted any more: red_mug_001; rule: it was public on 2020-05-01"):
         run(folder, out, cut_off=date(2021, 1, 1))
 
 

@@ -68,14 +68,15 @@ class Place:
         return original if original.is_file() else self.image(item)
 
     def changed(self) -> list[str]:
-        """Return the ids of the images of which there is an original."""
+        """Return the ids of the images of the set of which there is an original; one that left the set has none."""
         folder = self.folder / "originals"
         paths = folder.glob("*/*/*") if folder.is_dir() else ()
-        return sorted(
+        items = (
             path.relative_to(folder).as_posix()
             for path in paths
             if not path.name.startswith(".") and not path.name.endswith("_bbox.txt")
         )
+        return sorted(item for item in items if self.image(item).is_file())
 
 
 def place_of(root: Path) -> Place:
@@ -122,7 +123,7 @@ def check_images(place: Place, marks: Iterable[Mark], images: Iterable[str]) -> 
         raise OpenIliasError(
             f"Boxes are of {len(lost)} images that are not in the set: {first_few(lost)}.",
             where=place.boxes,
-            fix="Correct or remove their lines.",
+            fix="Remove their lines, if the images left the set for good; or bring the images back.",
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openilias.build.collect.cameras import read_models
+from openilias.build.collect.evidence import OBJECTS
 from openilias.build.collect.finishing import SETTINGS, Checks, Work, finish, old_rows, rejected_of
 from openilias.build.collect.inputs import Inputs, Request, read_inputs, refuse_all
 from openilias.build.collect.layout import objects_folder
@@ -160,12 +161,21 @@ def _check_removal(inputs: Inputs, decisions: list[Decision], gone: list[str], o
     for one in decisions:
         planned = {image.item for image in one.plan.images}
         leaving += [item for item in (one.old.images if one.old else ()) if item not in planned]
-    if leaving and not remove:
+    if remove or not leaving:
+        return
+    by_rule = [name for name in leaving if name in here and name in records]
+    if by_rule:
         raise OpenIliasError(
-            f"{len(leaving)} objects or images of the set are not collected any more: {first_few(leaving)}.",
-            where=out,
-            fix="Bring them back (is the folder whole?), or let them leave the set with --remove.",
+            f"{len(by_rule)} objects of the set are not accepted any more: {first_few(by_rule)}; "
+            f"{records[by_rule[0]].reason}.",
+            where=out / COLLECT / OBJECTS,
+            fix="Give the evidence, or the --cut-off of before, or let them leave the set with --remove.",
         )
+    raise OpenIliasError(
+        f"{len(leaving)} objects or images of the set are not collected any more: {first_few(leaving)}.",
+        where=out,
+        fix="Bring them back (is the folder whole?), or let them leave the set with --remove.",
+    )
 
 
 def _planned(work: Work) -> Report:

@@ -19,15 +19,15 @@ class Line(NamedTuple):
 
     Attributes:
         where: file and line, for messages.
-        values: column -> text without blanks around it; a column that the table lacks is empty.
+        values: column -> text; a column that the table lacks is empty.
     """
 
     where: str
     values: dict[str, str]
 
 
-def read_table(path: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> list[Line]:
-    """Read a CSV table with a header, in UTF-8.
+def read_table(path: Path, *, required: Sequence[str], optional: Sequence[str] = (), exact: bool = False) -> list[Line]:
+    """Read a CSV table with a header, in UTF-8; ``exact`` leaves blanks around texts.
 
     Raises:
         OpenIliasError: it cannot be read, lacks a column, has one that is unknown or twice, or a row of another length.
@@ -38,11 +38,12 @@ def read_table(path: Path, *, required: Sequence[str], optional: Sequence[str] =
         rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise OpenIliasError(f"This table cannot be read: {error}.", where=path, fix="Give CSV in UTF-8.") from None
-    rows = [(number, [cell.strip() for cell in row]) for number, row in rows if any(cell.strip() for cell in row)]
-    header = [name.lower() for name in rows[0][1]] if rows else []
+    rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
     _check_header(path, header, required, optional)
     found = []
-    for number, row in rows[1:]:
+    for number, cells in rows[1:]:
+        row = cells if exact else [cell.strip() for cell in cells]
         where = f"{path}, line {number}"
         if len(row) != len(header):
             what = f"This row has {len(row)} fields, its header {len(header)}."
@@ -59,7 +60,9 @@ def _check_header(path: Path, header: list[str], required: Sequence[str], option
     missing = [name for name in required if name not in header]
     unknown = [repr(name) for name in header if name not in required and name not in optional]
     problem = None
-    if missing:
+    if len(header) == 1 and ";" in header[0]:
+        problem = "Its fields are separated by semicolons, and commas are read."
+    elif missing:
         problem = f"These columns are missing: {', '.join(missing)}."
     elif unknown:
         problem = f"These columns are not known: {first_few(unknown)}."

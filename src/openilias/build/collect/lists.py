@@ -47,8 +47,9 @@ def row_of(item: str, state: ImageState, details: Details, given: Details, old: 
 def write_lists(root: Path, rows: Iterable[StoredImage], states: Mapping[str, ImageState]) -> None:
     """Write the lists of queries and positives.
 
-    The area coverage of a positive is that of its boxes, and empty if it has none. The number of segments, which
-    another step counts, stays as long as neither picture nor boxes change here, and else is empty.
+    The area coverage of a positive is that of its boxes. The number of segments, which another step counts, and the
+    coverage that it gives to one without boxes stay as long as neither picture nor boxes change here, and else are
+    empty.
 
     Args:
         root: the set.
@@ -68,9 +69,12 @@ def write_lists(root: Path, rows: Iterable[StoredImage], states: Mapping[str, Im
         if row.id not in now:
             continue
         boxes = read_boxes((core / row.id).with_name(f"{Path(row.id).stem}_bbox.txt"))
-        share = repr(coverage(boxes, width=row.width or 1, height=row.height or 1)) if boxes else ""
         known = counted.get(row.id) if before.get(row.id) == now[row.id] else None
-        lines.append(f"{row.id},{share},{'' if known is None or known.clutter is None else known.clutter}")
+        share = None if known is None else known.coverage  # of an image without boxes, by the step that counts
+        if boxes:
+            share = coverage(boxes, width=row.width or 1, height=row.height or 1)
+        count = None if known is None else known.clutter
+        lines.append(f"{row.id},{'' if share is None else repr(share)},{'' if count is None else count}")
     _write_text(lists / POSITIVES, lines)
     write_json(root / COLLECT / _LISTED, now)
     _write_text(lists / IMAGE_QUERIES, (f"{item},{object_of(item)}" for item in queries))

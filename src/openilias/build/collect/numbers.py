@@ -46,8 +46,8 @@ def read_numbers(path: Path) -> Numbers:
     if not path.exists():
         return found
     used: set[str] = set()
-    for line in read_table(path, required=_HEADER):
-        source, item = line.values["source"], line.values["id"]
+    for line in read_table(path, required=_HEADER, exact=True):
+        source, item = line.values["source"], line.values["id"].strip()
         target = found.objects if source.endswith("/") else found.images
         name = source.removesuffix("/")
         pattern = _OBJECT if source.endswith("/") else _IMAGE
@@ -70,14 +70,15 @@ def _number(item: str) -> int:
 def assign(objects: Iterable[SourceObject], given: Numbers) -> Numbers:
     """Give ids to what has none: objects by name, images by file name, the next numbers after the last ones given.
 
-    A set that is in the core layout already, and has no ids yet, keeps its names and numbers.
+    A set that is in the core layout already keeps its names and numbers, also of what is added to it later, as long
+    as none of them was given to anything else.
 
     Raises:
         OpenIliasError: a file that has an id is for another object or role now.
     """
     ordered = sorted(objects, key=lambda one: (slug(one.name), one.name))
-    if not given.objects and (kept := _kept(ordered)) is not None:
-        return kept
+    if (kept := _kept(ordered)) is not None and (added := _together(given, kept)) is not None:
+        return added
     made = Numbers(dict(given.objects), dict(given.images))
     following = max(map(_number, made.objects.values()), default=-1) + 1
     for one in ordered:
@@ -101,6 +102,17 @@ def assign(objects: Iterable[SourceObject], given: Numbers) -> Numbers:
             last[stem] = last.get(stem, -1) + 1
             made.images[image.source] = f"{stem}_{last[stem]:02d}.jpg"
     return made
+
+
+def _together(given: Numbers, kept: Numbers) -> Numbers | None:
+    """Return ids that were given and those that a set has, in one; None if they contradict each other."""
+    both = Numbers(given.objects | kept.objects, given.images | kept.images)
+    numbers = {_number(item) for item in both.objects.values()}
+    if any(name != item for name, item in both.objects.items()) or len(numbers) < len(both.objects):
+        return None
+    if any(both.images[source] != item for source, item in given.images.items()):
+        return None
+    return both if len(set(both.images.values())) == len(both.images) else None
 
 
 def _kept(ordered: list[SourceObject]) -> Numbers | None:

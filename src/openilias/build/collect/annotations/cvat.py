@@ -12,6 +12,7 @@ from openilias.core.errors import OpenIliasError
 from openilias.core.files import read_bytes
 
 _MOST_BYTES = 256 * 2**20
+_OTHERS = ("mask", "ellipse", "polyline", "points", "cuboid", "skeleton")
 
 
 @dataclass
@@ -19,6 +20,7 @@ class _Reader:
     path: Path
     found: list[Marked] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     depth: int = 0
 
     def start(self, tag: str, values: dict[str, str]) -> None:
@@ -27,11 +29,15 @@ class _Reader:
         if self.depth == 1 and tag != "annotations":
             raise malformed("This XML is not of CVAT: it does not begin with annotations.", str(self.path))
         if tag == "track":
-            raise malformed("These are annotations of a video.", str(self.path))
+            raise OpenIliasError(
+                "These are tracks of a video, and not boxes of images.",
+                where=self.path,
+                fix="Export the task as 'CVAT for images 1.1'.",
+            )
         if tag == "image":
             if not values.get("name"):
                 raise malformed("An image has no name.", where)
-            self.marks = []
+            self.marks, self.left_out = [], []
             size = number(values.get("width", "nan"), where), number(values.get("height", "nan"), where)
             self.found.append(Marked(values["name"], where, (), size))
         elif tag in ("box", "polygon"):
@@ -39,12 +45,14 @@ class _Reader:
                 raise malformed("A box belongs to no image.", str(self.path))
             at = self.found[-1].where
             self.marks.append(_box(values, at) if tag == "box" else _polygon(values, at))
+        elif tag in _OTHERS and self.found:
+            self.left_out.append(tag)
 
     def end(self, tag: str) -> None:
         self.depth -= 1
         if tag == "image":
             last = self.found[-1]
-            self.found[-1] = Marked(last.name, last.where, tuple(self.marks), last.size)
+            self.found[-1] = Marked(last.name, last.where, tuple(self.marks), last.size, left_out=tuple(self.left_out))
 
     def doctype(self, *_: object) -> None:
         raise OpenIliasError(
@@ -55,7 +63,8 @@ class _Reader:
 
 
 def read_cvat(path: Path) -> list[Marked]:
-    """Read the boxes of an XML file of CVAT; polygons become their bounding rectangles, other shapes are passed over.
+    """Read the boxes of an XML file of CVAT; polygons become their bounding rectangles, other shapes are passed over,
+    which is told.
 
     Raises:
         OpenIliasError: it is malformed, of a video, or has a document type.

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from openilias.build.collect.annotations.marks import Edges, Mark, Marked, turned
-from openilias.build.collect.annotations.numbers import malformed, number
+from openilias.build.collect.annotations.marks import Edges, Mark, Marked, of_points, turned
+from openilias.build.collect.annotations.numbers import malformed, number, numbers
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts this before the names of uploaded files
 _IMAGES = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
-_LABELS = ("rectanglelabels", "labels")
+_LABELS = ("rectanglelabels", "polygonlabels", "labels")
+_OTHERS = ("ellipselabels", "brushlabels", "keypointlabels")
 
 
 def is_label_studio(value: Any) -> bool:
@@ -23,8 +24,8 @@ def is_label_studio(value: Any) -> bool:
 def read_label_studio(value: Any, path: Path) -> list[Marked]:
     """Read the boxes of an export.
 
-    Of a task that several people annotated the last annotation counts, which becomes a note. What is no rectangle is
-    passed over.
+    Of a task that several people annotated the last annotation counts, which becomes a note. Polygons become their
+    bounding rectangles; other shapes are passed over, which is told.
 
     Raises:
         OpenIliasError: it is malformed, or an image was turned in the tool.
@@ -44,21 +45,31 @@ def _task(task: dict[str, Any], where: str) -> Marked:
             note = f"{len(done)} annotations are of this image, and the last one counts."
     else:
         lists = [item for item in task.values() if isinstance(item, list)]
-        regions = [region for one in lists for region in one if isinstance(region, dict) and "x" in region]
+        regions = [
+            region
+            for one in lists
+            for region in one
+            if isinstance(region, dict) and {"x", "points", "rle"} & region.keys()
+        ]
     if not isinstance(regions, list):
         raise malformed("An annotation must have a list as its result.", where)
-    marks, size = [], None
+    marks, size, left_out = [], None, []
     for region in regions:
         if not isinstance(region, dict):
             raise malformed("A region must be an object.", where)
         value = region.get("value") if full else region
-        if not isinstance(value, dict) or "width" not in value or "x" not in value:
+        if not isinstance(value, dict) or not _is_shape(value):
+            left_out += [key for key in _OTHERS if isinstance(value, dict) and key in value]
             continue  # a choice, a text, a brush
         if number(region.get("image_rotation") or 0, where) != 0:
             raise malformed("The image was turned in the tool.", where)
         size = _size(region, where) or size
         marks.append(_mark(value, size, where, note))
-    return Marked(name, where, tuple(marks), size, shares=True)
+    return Marked(name, where, tuple(marks), size, shares=True, left_out=tuple(left_out))
+
+
+def _is_shape(value: dict[str, Any]) -> bool:
+    return ("width" in value and "x" in value) or (isinstance(value.get("points"), list) and "polygonlabels" in value)
 
 
 def _name(data: Any, where: str) -> str:
@@ -83,10 +94,17 @@ def _size(region: dict[str, Any], where: str) -> tuple[float, float] | None:
 
 
 def _mark(value: dict[str, Any], size: tuple[float, float] | None, where: str, note: str | None) -> Mark:
+    labels = next((value[key] for key in _LABELS if isinstance(value.get(key), list) and value[key]), [None])
+    if "points" in value:
+        points = [numbers(point, where, count=2) for point in value["points"]]
+        if len(points) < 3:
+            raise malformed("A polygon must have three points and more.", where)
+        note = "It is an outline, and its bounding rectangle is taken."
+        around = of_points([(x / 100, y / 100) for x, y in points])
+        return Mark(around, None if labels[0] is None else str(labels[0]), where, note)
     x, y, width, height = (number(value.get(key), where) / 100 for key in ("x", "y", "width", "height"))
     edges = Edges(x, y, x + width, y + height)
     degrees = number(value.get("rotation") or 0, where)
-    labels = next((value[key] for key in _LABELS if isinstance(value.get(key), list) and value[key]), [None])
     if degrees:
         if size is None:
             raise malformed("A box is turned, and the size of its picture is not stated.", where)

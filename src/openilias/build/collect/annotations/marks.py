@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,6 +14,9 @@ from openilias.core.findings import Finding
 from openilias.images.boxes import MOST_BOXES, Box
 
 Frame = Literal["upright", "raw"]
+# What tools add to the names of files that are uploaded to them: Label Studio before, Roboflow behind.
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+_EXPORTED = re.compile(r"_(?:jpe?g|png|webp|gif|bmp)\.rf\.[0-9A-Za-z]{16,64}(?=\.[^.]+$|$)", re.IGNORECASE)
 _SLACK = 2.0  # pixels of the original that a box may reach outside without a word: rounding of tools
 _ASPECT = 0.02  # relative difference of the aspect of a copy that was annotated at another size
 
@@ -73,6 +78,7 @@ class Marked:
         shares: edges are shares of the picture, 0 to 1, instead of pixels.
         frame: the picture that the tool shows: turned upright, or as it is stored. None: the
             sizes tell, or else upright.
+        left_out: what the tool states besides, and no box can be made of: kinds of shapes.
     """
 
     name: str
@@ -81,6 +87,7 @@ class Marked:
     size: tuple[float, float] | None = None
     shares: bool = False
     frame: Frame | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def of_points(points: Sequence[tuple[float, float]]) -> Edges:
@@ -106,6 +113,9 @@ def placed(marked: Marked, size: Size, stored: tuple[int, int]) -> tuple[list[Bo
         stored: width and height of the stored picture, which is upright.
     """
     findings: list[Finding] = []
+    if marked.left_out:
+        what = f"Shapes of which no box is made are passed over: {', '.join(sorted(set(marked.left_out)))}."
+        findings.append(Finding("warning", "box-shape-unknown", marked.where, what, "Draw boxes or polygons instead."))
     frame = _frame(marked, size, findings)
     if frame is None:
         return [], findings
@@ -140,6 +150,10 @@ def _frame(marked: Marked, size: Size, findings: list[Finding]) -> Frame | None:
         what = f"The boxes are of a picture of {told}, and this one has {wide} x {tall}."
         findings.append(Finding("error", "box-size", marked.where, what, "Is it the right file, and the right frame?"))
         return None
+    stated = marked.size
+    if len(fits) > 1:  # almost square: both aspects fit, and only one may be it
+        real: dict[Frame, tuple[int, int]] = {"upright": size.upright, "raw": (size.width, size.height)}
+        fits.sort(key=lambda frame: math.dist(real[frame], stated) > 0)
     return asked or fits[0]
 
 
@@ -225,7 +239,7 @@ def matched(marked: Iterable[Marked], sources: Iterable[str]) -> tuple[dict[str,
     """
     by_name: dict[str, list[str]] = {}
     for source in sources:
-        by_name.setdefault(source.rpartition("/")[2], []).append(source)
+        by_name.setdefault(_spelt(source).rpartition("/")[2], []).append(source)
     stems: dict[str, list[str]] = {}
     for name in by_name:
         stems.setdefault(name.rpartition(".")[0], []).extend(by_name[name])
@@ -249,16 +263,23 @@ def matched(marked: Iterable[Marked], sources: Iterable[str]) -> tuple[dict[str,
 
 
 def _candidates(name: str, by_name: dict[str, list[str]], stems: dict[str, list[str]]) -> list[str]:
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    parts = [part for part in _spelt(name).replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts:
         return []
-    last = parts[-1]
-    known = by_name.get(last) if "." in last and last in by_name else stems.get(last)
-    shared = {source: _shared(parts, source.split("/")) for source in known or ()}
+    tries = dict.fromkeys((parts[-1], _UPLOADED.sub("", parts[-1], count=1), _EXPORTED.sub("", parts[-1])))
+    known = next((found for last in tries if (found := by_name.get(last) or stems.get(last))), None)
+    if known is None and (last := list(tries)[-1]) != parts[-1]:
+        known = stems.get(last.rpartition(".")[0])  # a picture of Roboflow has another ending than its original
+    shared = {source: _shared(parts, _spelt(source).split("/")) for source in known or ()}
     best = max(shared.values(), default=0)
     if best == 1 and len(parts) > 1 and parts[-2].lower() in ROLES:
         return []  # a query of this name is no positive of it
     return sorted(source for source, length in shared.items() if length == best)
+
+
+def _spelt(path: str) -> str:
+    """Return a path with accents as most systems write them: those of a Mac are letters of their own."""
+    return unicodedata.normalize("NFC", path)
 
 
 def _shared(parts: list[str], source: list[str]) -> int:

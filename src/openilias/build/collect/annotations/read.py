@@ -73,6 +73,8 @@ def _folder(path: Path, form: Format) -> tuple[list[Marked], list[Finding]]:
     endings = {"auto": (".json", ".xml"), "coco": (".json",), "label-studio": (".json",), "cvat": (".xml",)}
     files = sorted(one for one in path.rglob("*") if one.suffix.lower() in endings.get(form, ()) and one.is_file())
     labels = label_files(path) if form in ("auto", "yolo") else []
+    if labels and (path / "classes.txt").is_file():
+        files = [one for one in files if one.name != "notes.json"]  # Label Studio puts it beside its labels of YOLO
     kinds = [name for name, found in (("ours", ours), ("files of tools", files), ("YOLO", labels)) if found]
     if len(kinds) > 1:
         what = f"This folder holds boxes of several kinds: {', '.join(kinds)}."

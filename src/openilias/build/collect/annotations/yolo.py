@@ -8,15 +8,20 @@ from openilias.build.collect.annotations.marks import Edges, Mark, Marked, of_po
 from openilias.build.collect.annotations.numbers import malformed, number
 from openilias.core.files import read_bytes
 
-_NO_LABELS = ("classes.txt", "labels.txt", "obj.names", "train.txt", "val.txt", "test.txt", "readme.txt")
+_NO_LABELS = (
+    "classes.txt", "labels.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt",
+    "readme.dataset.txt", "readme.roboflow.txt",
+)  # fmt: skip
 _MOST_BYTES = 10 * 2**20
+_MOST_CLASSES = 100_000
 
 
 def label_files(folder: Path) -> list[Path]:
     """Return the files of a folder that may be labels of YOLO."""
     files = sorted(folder.rglob("*.txt"))
     side = ("_bbox.txt", "_url.txt")
-    return [path for path in files if path.name.lower() not in _NO_LABELS and not path.name.lower().endswith(side)]
+    names = ((path, path.name.lower()) for path in files)
+    return [path for path, name in names if name not in _NO_LABELS and not name.endswith(side)]
 
 
 def read_yolo(folder: Path) -> list[Marked]:
@@ -38,8 +43,31 @@ def read_yolo(folder: Path) -> list[Marked]:
 
 
 def _class_names(folder: Path) -> list[str]:
-    path = folder / "classes.txt"
-    return _text(path).splitlines() if path.is_file() else []
+    for name in ("classes.txt", "obj.names"):
+        if (folder / name).is_file():
+            return [line.strip() for line in _text(folder / name).splitlines()]
+    for name in ("data.yaml", "data.yml", "dataset.yaml"):
+        if (folder / name).is_file():
+            return _yaml_names(folder / name)
+    return []
+
+
+def _yaml_names(path: Path) -> list[str]:
+    """Return the ``names`` of a description of a data set: a list, or numbers and names."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(_text(path))
+    except yaml.YAMLError:
+        raise malformed("This YAML cannot be read.", str(path)) from None
+    names = value.get("names") if isinstance(value, dict) else None
+    if isinstance(names, dict) and all(isinstance(key, int) and 0 <= key < _MOST_CLASSES for key in names):
+        names = [names.get(number, "") for number in range(max(names, default=-1) + 1)]
+    if names is None:
+        return []
+    if not isinstance(names, list):
+        raise malformed("The names of classes must be a list, or numbers and names.", str(path))
+    return [str(name) for name in names]
 
 
 def _text(path: Path) -> str:
