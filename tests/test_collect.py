@@ -476,6 +476,31 @@ def test_an_object_that_was_not_collected_here_is_not_touched(folder: Path, out:
         run(folder, out)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("taxonomy.json", "{", "JSON"),
+        ("image_ids/positive_ids.txt", "red_mug_001/pos/P001_00.jpg,0,5,18\n", "area_coverage"),
+    ],
+)
+def test_a_file_of_the_set_that_is_read_in_the_end_is_checked_first(
+    folder: Path, out: Path, name: str, content: str, said: str
+) -> None:
+    run(folder, out)
+    (out / name).write_text(content)
+    picture(folder / "Red mug" / "pos" / "P9.png", 99)
+    before = files(out)
+    with pytest.raises(OpenIliasError, match=said):
+        run(folder, out)
+    assert files(out) == before
+
+
+def test_stores_of_descriptors_are_checked_first(folder: Path, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(OpenIliasError):
+        run(folder, out, checks=Checks(descriptors=(tmp_path / "none",)))
+    assert not out.exists()
+
+
 def test_several_errors_are_named_at_once(folder: Path, out: Path) -> None:
     (folder / "Red mug/pos/a.heic").write_bytes(b"")
     (folder / "Red mug/pos/b.tiff").write_bytes(b"")

@@ -18,16 +18,11 @@ NEIGHBOURS = 50
 """Of each image at most so many are looked at."""
 
 
-def alike_pairs(paths: Sequence[Path], least: float) -> Iterator[tuple[str, str, float]]:
-    """Yield the pairs of ids whose descriptors have at least this inner product, each once.
-
-    Args:
-        paths: descriptor stores of one model: of image queries and positives, which are compared with each other and
-            with all distractors of which there are stores.
-        least: inner product.
+def stores_of(paths: Sequence[Path]) -> tuple[list[DescriptorStore], list[DescriptorStore]]:
+    """Open stores of descriptors: of the core, and of distractors.
 
     Raises:
-        OpenIliasError: the stores do not belong together, or none of them is of the core.
+        OpenIliasError: they do not belong together, or none of them is of the core.
     """
     stores = [open_store(path) for path in paths]
     core = [store for store in stores if store.partition in ("image_queries", "positives")]
@@ -42,6 +37,21 @@ def alike_pairs(paths: Sequence[Path], least: float) -> Iterator[tuple[str, str,
         )
     if len(stores) > 1:
         common_origin(core[:1], [*core[1:], *others])
+    return core, others
+
+
+def alike_pairs(paths: Sequence[Path], least: float) -> Iterator[tuple[str, str, float]]:
+    """Yield the pairs of ids whose descriptors have at least this inner product, each once.
+
+    Args:
+        paths: descriptor stores of one model: of image queries and positives, which are compared with each other and
+            with all distractors of which there are stores.
+        least: inner product.
+
+    Raises:
+        OpenIliasError: the stores do not belong together, or none of them is of the core.
+    """
+    core, others = stores_of(paths)
     ids, vectors = _load(core)
     database = database_of([*core, *others])
     rows, scores = topk(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openilias.build.collect.alike import stores_of
 from openilias.build.collect.cameras import read_models
 from openilias.build.collect.evidence import OBJECTS
 from openilias.build.collect.finishing import SETTINGS, Checks, Work, finish, old_rows, rejected_of
@@ -16,11 +17,14 @@ from openilias.build.collect.pairs import PAIRS, read_pairs
 from openilias.build.collect.report import Report, as_json, ordered
 from openilias.build.collect.state import COLLECT, CORE, States
 from openilias.build.collect.writing import Change, Decision, decide
+from openilias.build.taxonomy_tools import read_or_none
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.executors import usable_cores
 from openilias.core.files import is_there, owned, read_json
 from openilias.core.findings import Finding
 from openilias.core.fingerprints import differences
+from openilias.data.ilias import LISTS, POSITIVES
+from openilias.data.lists import read_positives
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def collect(
     workers = workers or usable_cores()
     _check_place(request.folder, out)
     models = {} if checks.cameras is None else read_models(checks.cameras)
+    if checks.descriptors:
+        stores_of(checks.descriptors)
     if dry_run:
         work = _prepare(request, out, remove=remove, overwrite=overwrite, workers=workers, keep=False)
         return Collected(out, _planned(work), work.changes, dry=True)
@@ -113,7 +119,7 @@ def _remove_empty(out: Path) -> None:
 
 def _prepare(request: Request, out: Path, *, remove: bool, overwrite: bool, workers: int, keep: bool) -> Work:
     """Read everything and decide what is done; nothing is changed but what is known of files."""
-    read_pairs(out / COLLECT / PAIRS)  # a mistake in it is told before the work
+    _check_set(out, request.folder)
     _check_settings(request, out, overwrite=overwrite)
     inputs = read_inputs(request, out, workers=workers, keep=keep)
     states = States(out)
@@ -132,6 +138,16 @@ def _prepare(request: Request, out: Path, *, remove: bool, overwrite: bool, work
     gone = [name for name in states.names() if name not in planned]
     _check_removal(inputs, decisions, gone, out, remove=remove)
     return Work(out, request, inputs, decisions, gone, list(inputs.findings))
+
+
+def _check_set(out: Path, folder: Path) -> None:
+    """Read what is needed of the set in the end: a mistake in it is told before the work."""
+    read_pairs(out / COLLECT / PAIRS)
+    for path in (out / "taxonomy.json", folder / "taxonomy.json"):
+        if path == out / "taxonomy.json" or objects_folder(folder) != folder:
+            read_or_none(path)
+    if (out / LISTS / POSITIVES).exists():
+        refuse_all(read_positives(out / LISTS / POSITIVES).findings)
 
 
 def _check_settings(request: Request, out: Path, *, overwrite: bool) -> None:

@@ -36,6 +36,8 @@ def read_table(path: Path, *, required: Sequence[str], optional: Sequence[str] =
         text = read_bytes(path, most=_MOST_BYTES).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
+    except FileNotFoundError:
+        raise OpenIliasError("There is no such table.", where=path, fix="Check the path.") from None
     except (OSError, ValueError, csv.Error) as error:
         raise OpenIliasError(f"This table cannot be read: {error}.", where=path, fix="Give CSV in UTF-8.") from None
     rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
