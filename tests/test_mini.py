@@ -144,9 +144,25 @@ def test_tables_that_are_none(tmp_path: Path, table: str | bytes, match: str) ->
 def test_largest_similarities_equal_the_plain_product(dtype: str, texts: int) -> None:
     images, described = unit(300, 1).astype(dtype), unit(texts, 2)
     found = largest_similarities((images[start : start + 77] for start in range(0, 300, 77)), described)
+    products = images[:, None].astype(np.float64) * described[None].astype(np.float64) if texts < 3000 else None
     expected = (images.astype(np.float64) @ described.T.astype(np.float64)).max(1)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=0)
     assert found.dtype == np.float32
+    if products is not None:
+        assert np.array_equal(found, products.sum(axis=2).max(1).astype(np.float32))
+    # Nothing changes a bit: other blocks, other orders of the texts.
+    for rows in (1, 300):
+        again = largest_similarities((images[start : start + rows] for start in range(0, 300, rows)), described[::-1])
+        assert np.array_equal(again, found)
+
+
+def test_rows_of_zeros_and_of_no_numbers() -> None:
+    images = np.zeros((4, DIMS), np.float32)
+    images[1, 0], images[2], images[3] = np.nan, unit(1, 3), np.inf
+    found = largest_similarities([images], unit(20, 2))
+    assert found[0] == 0
+    assert found[2] > 0
+    assert not np.isfinite(found[[1, 3]]).any()
 
 
 # The best of a stream
@@ -297,7 +313,7 @@ def test_blocks_and_shares_change_nothing(world: World, tmp_path: Path, monkeypa
         assert bool(done.unfinished) == (number == 1)
     assert {path.name: path.read_bytes() for path in (out / "image_ids").iterdir()} == expected
     monkeypatch.setattr(scores, "_ROWS", 3)
-    monkeypatch.setattr(scores, "_TEXTS", 5)
+    monkeypatch.setattr(scores, "_AT_ONCE", 5)
     select_mini(world.root, MiniSettings(top=20, random=2), towers(world), out=tmp_path / "small")
     assert (tmp_path / "small" / MINI).read_bytes() == expected["mini_ilias_yfcc100m_ids.txt"]
 
