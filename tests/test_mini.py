@@ -356,7 +356,7 @@ def test_the_list_is_read_by_what_reads_the_official_one(world: World) -> None:
     benchmark = read_ilias(world.root)
     plan = make_plan(benchmark, Selection(mini=True))
     assert all(shard.keep is not None and len(shard.keep) == 12 for shard in plan.shards)
-    random = (world.root / "image_ids" / "random_12_seed3_0_ids.txt").read_text().split()
+    random = (world.root / "image_ids" / "mini_random_12_seed3_0_ids.txt").read_text().split()
     assert len(set(random)) == 12
     assert random != (world.root / MINI).read_text().split()
 

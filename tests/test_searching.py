@@ -206,6 +206,11 @@ def test_ids_restrict_with_and_without_the_name_of_the_tar(stores: Stores, tmp_p
     for ids in (full, bare):
         found = search([stores.queries], stores.database, 50, Choice(restriction=Restriction(only=ids)))
         assert lists(found) == twin
+    # Files of a folder go by their name, or as in mini lists without its ending.
+    loose = np.array([b"distractors/a.b.jpg", b"distractors/c.png", b"x.tar/d", b"x.tar/e.f"], np.bytes_)
+    named = read_ids(listed(tmp_path / "named", ["a.b", "c.png", "e"]))
+    assert named.members(loose, "distractors").tolist() == [True, True, False, False]
+    assert named.missing() == ["e"]
     some = read_ids(listed(tmp_path / "some", [*wanted, *POSITIVES[:3]]))
     twin = stores.naive(50, lambda query, item: item in {*wanted, *POSITIVES[:3]})
     assert lists(search([stores.queries], stores.database, 50, Choice(restriction=Restriction(only=some)))) == twin

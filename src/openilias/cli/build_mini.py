@@ -80,7 +80,7 @@ def mini(
     """Choose hard distractors: those most like the category names of the set, by models that know texts. Killed, it
     goes on.
 
-    Writes image_ids/mini_ilias_yfcc100m_ids.txt, and image_ids/random_<top>_seed<seed>_<number>_ids.txt.
+    Writes image_ids/mini_ilias_yfcc100m_ids.txt, and image_ids/mini_random_<top>_seed<seed>_<number>_ids.txt.
     """
     from openilias.build.mini.select import MiniSettings, select_mini
     from openilias.core.shards import Share, parse_share

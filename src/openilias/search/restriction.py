@@ -14,10 +14,11 @@ import numpy.typing as npt
 from openilias.core.errors import OpenIliasError, first_few
 from openilias.core.files import read_bytes
 from openilias.core.fingerprints import fingerprint_lines
-from openilias.core.ids import SHAPES, Partition
+from openilias.core.ids import FOLDER_PREFIX, SHAPES, Partition
 
 Keys = npt.NDArray[np.bytes_]
 Mask = npt.NDArray[np.bool_]
+_FOLDER = FOLDER_PREFIX.encode()
 
 
 class IdList:
@@ -54,6 +55,9 @@ class IdList:
         if len(self._known["bare"]):
             keys = np.array([name.split(b"/", 1)[-1] for name in names.tolist()], np.bytes_)
             found |= self._among(keys, "bare")
+            # Mini lists name a file of a folder without its ending too.
+            stems = [name.rpartition(b".")[0] if name.startswith(_FOLDER) else b"" for name in names.tolist()]
+            found |= self._among(np.array([stem.removeprefix(_FOLDER) for stem in stems], np.bytes_), "bare")
         return found
 
     def counts(self) -> dict[str, int]:

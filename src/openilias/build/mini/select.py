@@ -365,7 +365,7 @@ def _keys(places: list[Places], scored: Sequence[Scored]) -> Iterator[list[bytes
 
 
 def _paths(out: Path, settings: MiniSettings) -> list[Path]:
-    randoms = [f"random_{settings.top}_seed{settings.seed}_{number}_ids.txt" for number in range(settings.random)]
+    randoms = [f"mini_random_{settings.top}_seed{settings.seed}_{number}_ids.txt" for number in range(settings.random)]
     return [out / LISTS / name for name in (MINI, *randoms)]
 
 
