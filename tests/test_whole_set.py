@@ -128,7 +128,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_whole_set(ilias: Ilias, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_KEY", "sk-secret")
     photographs, weights = folder_of("OPENILIAS_TEST_PHOTOS"), folder_of("OPENILIAS_TEST_WEIGHTS")
-    raw = make_raw(tmp_path / "raw", photographs, objects=3, distractors=50)
+    raw = make_raw(tmp_path / "raw", photographs, objects=2, distractors=40)
     published = make_set(ilias, raw, tmp_path / "one", workers=1)
     others = make_set(ilias, raw, tmp_path / "eight", workers=8, rest=2, kills=3)
     left, right = contents(published), contents(others)
