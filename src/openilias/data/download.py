@@ -46,6 +46,7 @@ MEMBERS = f"{CORE}.sha256"  # what was unpacked, as `sha256sum` writes it
 NO_CHECKSUM = "no checksum is published"
 _SPARE = 0.05  # of the disk space, for what file systems need beside the bytes
 _MB = 1_000_000
+_FORESEEN: dict[str, Status] = {"nothing": "there", "give up": "failed"}
 _MOST_GIVEN_UP = 8  # files one after the other that no try could get: then it is the server, and not the files
 
 
@@ -200,8 +201,9 @@ async def _download(
 
 
 def _foreseen(one: Planned) -> FileOutcome:
-    status: Status = {"nothing": "there", "give up": "failed"}.get(one.todo, "to fetch")  # type: ignore[assignment]
-    return _outcome(one, status, note="here as a tar, to be unpacked" if one.todo == "unpack" else None)
+    return _outcome(
+        one, _FORESEEN.get(one.todo, "to fetch"), note="here as a tar, to be unpacked" if one.todo == "unpack" else None
+    )
 
 
 def _outcome(one: Planned, status: Status, *, note: str | None = None, sha256: str | None = None) -> FileOutcome:

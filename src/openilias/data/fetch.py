@@ -173,11 +173,11 @@ class _Fetching:
                     buffer += piece
                     if self._kept.have + len(buffer) > (unstated if most is None else most):
                         buffer.clear()
-                        raise _Unending(most)
+                        raise _UnendingError(most)
                     if len(buffer) >= _BLOCK:
                         block, buffer = bytes(buffer), bytearray()
                         await _in_thread(functools.partial(self._kept.write, block))
-            except _Unending as error:
+            except _UnendingError as error:
                 await _in_thread(self._kept.discard)
                 limit = f"the {error.most} that it should have" if error.most else f"{unstated}, and no end is stated"
                 raise RequestError(f"more bytes came than {limit}", again=False) from None
@@ -232,7 +232,7 @@ class _Fetching:
         return total
 
 
-class _Unending(Exception):  # noqa: N818
+class _UnendingError(Exception):
     def __init__(self, most: int | None) -> None:
         self.most = most
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 
 from openilias.build.anonymise.find import MOSTLY
@@ -59,7 +59,7 @@ def write_review(root: Path, out: Path | None = None, *, all_images: bool = Fals
         cards=cards,
         kinds=KINDS,
         looked=len(images),
-        data=_inert({"columns": COLUMNS, "rows": table}),
+        data=htmlsafe_json_dumps({"columns": COLUMNS, "rows": table}),
     )
     out = out or place.review
     write_bytes(out, page.encode())
@@ -86,14 +86,6 @@ def take_decisions(root: Path, table: Path) -> tuple[Mark, ...]:
             )
         write_marks(place.boxes, marks)
     return tuple(marks)
-
-
-def _inert(value: Any) -> Any:
-    """Return JSON that cannot end the script element it stands in."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, ensure_ascii=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - just escaped
 
 
 def _card(place: Place, item: str, rows: list[tuple[int, Mark]]) -> dict[str, Any]:

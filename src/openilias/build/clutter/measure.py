@@ -35,6 +35,9 @@ KIND = "clutter"
 WithoutBoxes = Literal["refuse", "whole", "skip"]
 
 
+_ALL = Share()
+
+
 class ClutterSettings(BaseModel, frozen=True, extra="forbid"):
     """How clutter is measured.
 
@@ -103,7 +106,7 @@ def measure_clutter(
     settings: ClutterSettings | None = None,
     *,
     workers: int | None = None,
-    shard: Share = Share(),  # noqa: B008 - frozen
+    shard: Share = _ALL,
     draw: Path | None = None,
     most_drawn: int = 50,
 ) -> ClutterResult:
